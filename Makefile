@@ -1,0 +1,83 @@
+# Everything here sets itself up in .venv; a second run reuses it. Needs Python 3.10 or newer, git and make.
+#   make demo                     render the demo portrait and speech to out/demo.mp4
+#   make test                     all tests; the host and browser suites run where a ComfyUI is found
+#   make check                    ruff, format, pyright and the unit tests (what pre-commit runs)
+# Choices: PYTHON=/path/to/python3.12  TORCH="torch==2.13.0"  COMFYUI_PATH=/path/to/ComfyUI  DEMO_ARGS="--steps 8"
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP_INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+CAN_RENDER := $(VENV)/.can-render
+CAN_TEST := $(VENV)/.can-test
+
+# The bundled model where there is one, else the tiny random weights of the tests.
+DEMO_MODEL = $(if $(wildcard demo/checkpoint),,--checkpoint tests/goldens/micro/checkpoint)
+
+# $(call timed,name,command): runs the command and prints how long it took, also when it fails.
+define timed
+	@start=$$(date +%s); status=0; { $(2); } || status=$$?; \
+	echo "$(1): $$(( $$(date +%s) - start )) s"; exit $$status
+endef
+
+.PHONY: demo test check parity host browser bench fix setup clean
+.DEFAULT_GOAL := test
+
+demo: $(CAN_RENDER)
+	@mkdir -p out
+	$(call timed,make demo,$(VENV_PYTHON) teacache_memo.py --image demo/portrait.png --audio demo/speech.wav --output out/demo.mp4 $(DEMO_MODEL) $(DEMO_ARGS))
+
+test: $(CAN_TEST)
+	$(call timed,make test,$(VENV_PYTHON) -m pytest $(PYTEST_ARGS))
+
+check: $(CAN_TEST)
+	$(call timed,make check,\
+	$(VENV_PYTHON) -m ruff check . \
+	&& $(VENV_PYTHON) -m ruff format --check . \
+	&& $(VENV_PYTHON) -m pyright \
+	&& $(VENV_PYTHON) -m pytest tests/unit -m "not slow" $(PYTEST_ARGS))
+
+parity: $(CAN_TEST)
+	$(call timed,make parity,$(VENV_PYTHON) tests/parity/check.py tests/goldens/micro tests/goldens/audio)
+
+host: $(CAN_TEST)
+	$(call timed,make host,$(VENV_PYTHON) -m pytest tests/host $(PYTEST_ARGS))
+
+browser: $(CAN_TEST)
+	$(call timed,make browser,$(VENV_PYTHON) -m pytest tests/browser $(PYTEST_ARGS))
+
+bench: $(CAN_RENDER)
+	$(call timed,make bench,$(VENV_PYTHON) -m benchmarks.flops)
+
+fix: $(CAN_TEST)
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+setup: $(CAN_TEST)
+
+clean:
+	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache
+
+# --- set-up: the stamps are newer than pyproject.toml when .venv holds what it asks for ---
+
+$(CAN_RENDER): pyproject.toml
+	@test -n "$(PYTHON)" || { \
+	echo "Python 3.10 or newer was expected but none was found on PATH. Run: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "Python 3.10 or newer was expected but got $$("$(PYTHON)" --version 2>&1) ($(PYTHON)). Run: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(VENV_PYTHON)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	@echo "Setting up .venv for rendering ($(TORCH)): a few minutes the first time"
+	$(call timed,set-up for rendering,$(PIP_INSTALL) "$(TORCH)" -e ".[standalone]")
+	@touch $@
+
+$(CAN_TEST): $(CAN_RENDER)
+	@echo "Adding the test tools to .venv"
+	$(call timed,set-up for testing,$(PIP_INSTALL) -e ".[standalone$(comma)dev]")
+	@touch $@
+
+comma := ,

@@ -1,0 +1,58 @@
+"""What every test shares: the import path, and which suites can run on this machine."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST_SUITES = (ROOT / "tests" / "host", ROOT / "tests" / "browser")
+
+
+def append_root_to_path() -> None:
+    """Put the repository last on sys.path, wherever the launcher put it.
+
+    Ahead of ComfyUI our `nodes/` would shadow its `nodes.py`.
+    """
+    kept = [entry for entry in sys.path if Path(entry or os.curdir).resolve() != ROOT]
+    sys.path[:] = [*kept, str(ROOT)]
+
+
+def find_comfyui() -> Path | None:
+    """The ComfyUI to test in: COMFYUI_PATH, ~/comfy/ComfyUI, or the one this pack is installed in."""
+    named = os.environ.get("COMFYUI_PATH")
+    folders = [Path(named)] if named else [Path.home() / "comfy" / "ComfyUI", ROOT.parent.parent]
+    return next(
+        (path for path in folders if (path / "main.py").is_file() and (path / "comfy").is_dir()), None
+    )
+
+
+append_root_to_path()
+COMFYUI = find_comfyui()
+NO_COMFYUI = "no ComfyUI found (set COMFYUI_PATH to a checkout)"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave the host and browser suites out where there is no ComfyUI to run them in."""
+    return True if COMFYUI is None and collection_path in HOST_SUITES else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out, so that green is not mistaken for everything."""
+    if COMFYUI is None:
+        terminalreporter.write_line(f"SKIPPED host and browser suites: {NO_COMFYUI}")
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The ComfyUI checkout under test."""
+    if COMFYUI is None:
+        pytest.skip(NO_COMFYUI)
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of stored reference results."""
+    return ROOT / "tests" / "goldens"
