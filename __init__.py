@@ -1,7 +1,7 @@
 """The ComfyUI entry point: re-exports the nodes where ComfyUI is present, and nothing elsewhere.
 
-pytest imports this file too, without ComfyUI. Only ComfyUI's absence is tolerated: an ImportError of our
-own nodes stays loud.
+pytest imports this file too, as a plain module, with or without ComfyUI. Only those two are let pass: an
+ImportError of our own nodes stays loud.
 """
 
 try:
@@ -9,6 +9,7 @@ try:
 except ImportError:
     pass
 else:
-    from .nodes import comfy_entrypoint
+    if __package__:
+        from .nodes import comfy_entrypoint
 
-    __all__ = ["comfy_entrypoint"]
+        __all__ = ["comfy_entrypoint"]
