@@ -1,0 +1,242 @@
+"""What full runs on a checkpoint taught: a rescale, a meaning for thresholds, and the material for schedules.
+
+Small, shareable, checked against the checkpoint it was made on. Holds numbers only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .fingerprint import Fingerprint
+from .metric import Rescale, polynomial, to_floats
+from .recording import Recording
+
+# The original project's table: this threshold gives this many times fewer computed evaluations.
+PUBLISHED_TABLE = ((0.09, 1.5), (0.15, 2.0), (0.25, 2.5))
+DEGREE = 4
+FORMAT = "teacache-calibration"
+VERSION = 1
+
+
+class CalibrationError(ValueError):
+    """A calibration that cannot be made, read, or used on this checkpoint."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Fitted from recordings of full runs.
+
+    coefficients: degree-4 polynomial from signal change to output change, highest power first, trusted
+    between low and high. thresholds: (public, effective) pairs; the effective one is compared with
+    accumulated rescaled change.
+    """
+
+    recordings: tuple[Recording, ...]
+    coefficients: tuple[float, ...]
+    low: float
+    high: float
+    r_squared: float
+    thresholds: tuple[tuple[float, float], ...]
+    fingerprint: Fingerprint | None = None
+
+    @classmethod
+    def fit(cls, recordings: Sequence[Recording], fingerprint: Fingerprint | None = None) -> Calibration:
+        """From one or more full runs over the same noise levels; without a watched signal, for schedules
+        only.
+        """
+        _check_recordings(recordings)
+        if not all(recording.signal_change for recording in recordings):
+            return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, PUBLISHED_TABLE, fingerprint)
+        signal = [value for recording in recordings for value in recording.signal_change]
+        output = [value for recording in recordings for value in recording.output_change]
+        coefficients, r_squared = fit_polynomial(signal, output)
+        rescale = Rescale(coefficients, min(signal), max(signal))
+        increments = [[rescale(value) for value in recording.signal_change] for recording in recordings]
+        return cls(
+            recordings=tuple(recordings),
+            coefficients=coefficients,
+            low=min(signal),
+            high=max(signal),
+            r_squared=r_squared,
+            thresholds=fit_thresholds(increments),
+            fingerprint=fingerprint,
+        )
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Noise levels of the recorded steps."""
+        return self.recordings[0].sigmas
+
+    @property
+    def rescale(self) -> Rescale:
+        """Signal change -> expected output change."""
+        return Rescale(self.coefficients, self.low, self.high)
+
+    def effective_threshold(self, rel_l1_thresh: float) -> float:
+        """The accumulated rescaled change at which a public threshold computes: monotone, linear between
+        knots.
+        """
+        knots = ((0.0, 0.0), *self.thresholds)
+        for (x0, y0), (x1, y1) in pairwise(knots):
+            if rel_l1_thresh <= x1:
+                return y0 + (y1 - y0) * (rel_l1_thresh - x0) / (x1 - x0)
+        return knots[-1][1] * rel_l1_thresh / knots[-1][0]
+
+    def gram(self) -> Tensor:
+        """(N, N) inner products of velocities, averaged over the recordings."""
+        return torch.stack([recording.gram_tensor() for recording in self.recordings]).mean(0)
+
+    def check(self, fingerprint: Fingerprint | None) -> None:
+        """Raise unless this calibration was made on the checkpoint with `fingerprint`."""
+        if fingerprint is None or self.fingerprint is None or self.fingerprint.matches(fingerprint):
+            return
+        raise CalibrationError(
+            f"Expected a calibration of this checkpoint ({fingerprint.layout}) but got one of another "
+            "checkpoint "
+            f"({self.fingerprint.layout}) (calibration). Calibrate again with this checkpoint, or load the "
+            "other one."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
+            "coefficients": list(self.coefficients),
+            "range": [self.low, self.high if math.isfinite(self.high) else None],
+            "r_squared": self.r_squared,
+            "thresholds": [list(pair) for pair in self.thresholds],
+            "recordings": [recording.to_json() for recording in self.recordings],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str = "calibration") -> Calibration:
+        """The inverse of `to_json`."""
+        found = (values.get("format"), values.get("version"))
+        if found != (FORMAT, VERSION):
+            raise CalibrationError(
+                f"Expected a calibration file ({FORMAT} version {VERSION}) but got {found[0]} version "
+                f"{found[1]} "
+                f"({where}). Give the file that calibrating wrote."
+            )
+        try:
+            fingerprint = values["fingerprint"]
+            return cls(
+                recordings=tuple(Recording.from_json(recording) for recording in values["recordings"]),
+                coefficients=tuple(map(float, values["coefficients"])),
+                low=float(values["range"][0]),
+                high=math.inf if values["range"][1] is None else float(values["range"][1]),
+                r_squared=float(values["r_squared"]),
+                thresholds=tuple(
+                    (float(public), float(effective)) for public, effective in values["thresholds"]
+                ),
+                fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
+            )
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise CalibrationError(
+                f"Expected a complete calibration file but got one without a usable {error} ({where}). "
+                "Calibrate again."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON; a reader never sees half a file."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".part")
+        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what `save` wrote."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CalibrationError(
+                f"Expected a readable calibration file but got {error.strerror or error} ({path}). Check the "
+                "path."
+            ) from error
+        except ValueError as error:
+            raise CalibrationError(
+                f"Expected a calibration file in JSON but got something else: {error} ({path}). "
+                "Give the file that calibrating wrote."
+            ) from error
+        if not isinstance(values, dict):
+            raise CalibrationError(
+                f"Expected a JSON object but got {type(values).__name__} ({path}). Give the file that "
+                "calibrating wrote."
+            )
+        return cls.from_json(values, str(path))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _check_recordings(recordings: Sequence[Recording]) -> None:
+    if not recordings:
+        raise CalibrationError(
+            "Expected at least one recording of a full run but got none (calibration). "
+            "Let at least one clip finish while calibrating."
+        )
+    counts = sorted({len(recording.sigmas) for recording in recordings})
+    if len(counts) > 1:
+        raise CalibrationError(
+            f"Expected recordings of equally many steps but got {counts} (calibration). Calibrate with one "
+            "step count."
+        )
+    if not all(math.isfinite(value) for recording in recordings for row in recording.gram for value in row):
+        raise CalibrationError(
+            "Expected finite velocities but got NaN or infinity (calibration). Check the checkpoint and its "
+            "dtype."
+        )
+
+
+def fit_polynomial(
+    x: Sequence[float], y: Sequence[float], degree: int = DEGREE
+) -> tuple[tuple[float, ...], float]:
+    """Least squares, highest power first, and R squared. Too few distinct points lower the degree."""
+    degree = min(degree, len(set(x)) - 1)
+    scale = max(map(abs, x)) or 1.0  # x / scale keeps the system well conditioned
+    points = torch.tensor(x, dtype=torch.float64) / scale
+    values = torch.tensor(y, dtype=torch.float64)
+    powers = torch.arange(degree, -1, -1, dtype=torch.float64)
+    terms = points[:, None] ** powers
+    solution = torch.pinverse(terms) @ values
+    coefficients = tuple(to_floats(solution / scale**powers))
+    residual = values - torch.tensor([polynomial(coefficients, value) for value in x], dtype=torch.float64)
+    spread = (values - values.mean()).square().sum()
+    return coefficients, float(1.0 - residual.square().sum() / spread.clamp_min(1e-30))
+
+
+def count_computed(increments: Sequence[float], threshold: float) -> int:
+    """Evaluations that TeaCache computes in a run with these changes; the first one always."""
+    computed, accumulated = 1, 0.0
+    for increment in increments:
+        accumulated += increment
+        if accumulated >= threshold:
+            computed, accumulated = computed + 1, 0.0
+    return computed
+
+
+def fit_thresholds(increments: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """Effective thresholds that make the published table hold on the recorded runs; increasing."""
+    largest = max(sum(run) for run in increments)
+    if largest <= 0:
+        return PUBLISHED_TABLE
+    grid = to_floats(torch.logspace(-3, 0, 1200, dtype=torch.float64) * largest)
+    evaluations = sum(len(run) + 1 for run in increments)
+    speedups = [evaluations / sum(count_computed(run, threshold) for run in increments) for threshold in grid]
+    pairs: list[tuple[float, float]] = []
+    for public, wanted in PUBLISHED_TABLE:
+        miss = [abs(math.log(speedup / wanted)) for speedup in speedups]
+        best = [threshold for threshold, value in zip(grid, miss, strict=True) if value <= min(miss) + 1e-12]
+        effective = best[len(best) // 2]  # the middle of the plateau is the safest for other videos
+        floor = pairs[-1][1] if pairs else 0.0
+        pairs.append((public, max(effective, floor)))
+    return tuple(pairs)

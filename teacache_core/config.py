@@ -1,0 +1,196 @@
+"""What a user may ask of the step cache: one frozen, validated value.
+
+Knows the meaning and the limits of every knob. Does not know models, tensors or runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+OnSkip = Literal["reuse", "forecast"]
+Target = Literal["velocity", "residual"]
+Mode = Literal["off", "teacache", "schedule", "mask", "calibrate"]
+
+
+class CacheConfigError(ValueError):
+    """A cache setting that cannot work, with the value that would."""
+
+
+@dataclass(frozen=True)
+class StepCacheConfig:
+    """Settings of one step cache. The defaults switch it off.
+
+    At most one of `rel_l1_thresh`, `target_speedup`, `step_mask` and `calibrate` decides which evaluations
+    run:
+
+    rel_l1_thresh: TeaCache. Accumulated relative change of the watched signal below which evaluations are
+        skipped; 0 is off. Higher skips more. With a calibration 0.09, 0.15 and 0.25 give 1.5x, 2x and 2.5x.
+    target_speedup: ask for N times fewer computed evaluations; the schedule that loses least is found from a
+        calibration (or, when there is none, from the first clip, which is then computed in full).
+    step_mask: one text of "1" (compute) and "0" (skip) per clip, in evaluation order; the last repeats.
+    calibrate: compute everything and record what a calibration is made from.
+
+    calibrate_online: in `rel_l1_thresh` mode, compute the first clip in full and rescale the rest by what it
+        taught.
+    start_percent, end_percent: share of the noise range (0 = pure noise, 1 = clean) in which skipping is
+        allowed.
+    max_consecutive_skips: compute at least once after this many skips; None is no limit.
+    compute_last: never skip the last step (TeaCache as published).
+    coefficients: polynomial for the signal's change, highest power first; None takes the calibration's.
+    on_skip: return the last computed value again ("reuse"), or the line through the last two ("forecast").
+    target: what is stored: the net's output ("velocity"), or output minus input of its body ("residual").
+    cache_device, cache_dtype: where and how stored tensors are kept; None keeps them as they are.
+    """
+
+    rel_l1_thresh: float = 0.0
+    target_speedup: float | None = None
+    step_mask: str | tuple[str, ...] | None = None
+    calibrate: bool = False
+    calibrate_online: bool = False
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    max_consecutive_skips: int | None = None
+    compute_last: bool = False
+    coefficients: tuple[float, ...] | None = None
+    on_skip: OnSkip = "forecast"
+    target: Target = "velocity"
+    cache_device: str | None = None
+    cache_dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.step_mask, str):
+            object.__setattr__(self, "step_mask", tuple(self.step_mask.replace(",", " ").split()))
+        if self.coefficients is not None:
+            object.__setattr__(self, "coefficients", tuple(float(value) for value in self.coefficients))
+        _check_rule(self)
+        _check_limits(self)
+        _check_storage(self)
+
+    @classmethod
+    def published(
+        cls, rel_l1_thresh: float, coefficients: tuple[float, ...] | None = None
+    ) -> StepCacheConfig:
+        """TeaCache as its paper has it: the body's residual is reused, first and last step always run."""
+        return cls(
+            rel_l1_thresh=rel_l1_thresh,
+            coefficients=coefficients,
+            on_skip="reuse",
+            target="residual",
+            compute_last=True,
+        )
+
+    @property
+    def mode(self) -> Mode:
+        """The rule that decides which evaluations are computed."""
+        if self.calibrate:
+            return "calibrate"
+        if self.step_mask is not None:
+            return "mask"
+        if self.target_speedup is not None:
+            return "schedule"
+        return "teacache" if self.rel_l1_thresh > 0 else "off"
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """`step_mask` in its stored form, one text per clip."""
+        return self.step_mask if isinstance(self.step_mask, tuple) else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Every setting as JSON values."""
+        values = asdict(self)
+        values["cache_dtype"] = (
+            None if self.cache_dtype is None else str(self.cache_dtype).removeprefix("torch.")
+        )
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StepCacheConfig:
+        """The inverse of `to_json`."""
+        known = dict(values)
+        if known.get("cache_dtype") is not None:
+            known["cache_dtype"] = getattr(torch, known["cache_dtype"])
+        for name in ("step_mask", "coefficients"):
+            if known.get(name) is not None:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+
+def _check_rule(config: StepCacheConfig) -> None:
+    if not (math.isfinite(config.rel_l1_thresh) and config.rel_l1_thresh >= 0):
+        raise CacheConfigError(
+            f"Expected rel_l1_thresh of 0 (off) or more but got {config.rel_l1_thresh} (cache settings). "
+            "Use 0.09, 0.15 or 0.25 for a start."
+        )
+    speedup = config.target_speedup
+    if speedup is not None and not (math.isfinite(speedup) and speedup >= 1):
+        raise CacheConfigError(
+            f"Expected target_speedup of 1 or more but got {speedup} (cache settings). Use 1.5, 2.0 or 2.5."
+        )
+    asked = {
+        "rel_l1_thresh": config.rel_l1_thresh > 0,
+        "target_speedup": speedup is not None,
+        "step_mask": config.step_mask is not None,
+        "calibrate": config.calibrate,
+    }
+    if sum(asked.values()) > 1:
+        names = " and ".join(name for name, is_set in asked.items() if is_set)
+        raise CacheConfigError(
+            f"Expected one rule for which steps to compute but got {names} (cache settings). Keep one of "
+            "them."
+        )
+    _check_mask(config)
+
+
+def _check_mask(config: StepCacheConfig) -> None:
+    if config.step_mask is None:
+        return
+    if not config.masks or any(not mask or set(mask) - {"0", "1"} for mask in config.masks):
+        raise CacheConfigError(
+            f"Expected step_mask as text of 1 (compute) and 0 (skip) but got {config.step_mask!r} (cache "
+            "settings). "
+            'Write one digit per step, such as "11010101"; separate clips by spaces.'
+        )
+
+
+def _check_limits(config: StepCacheConfig) -> None:
+    start, end = config.start_percent, config.end_percent
+    if not (0 <= start <= end <= 1):
+        raise CacheConfigError(
+            f"Expected 0 <= start_percent <= end_percent <= 1 but got {start} and {end} (cache settings). "
+            "Give shares of the run, such as 0.1 and 0.9."
+        )
+    limit = config.max_consecutive_skips
+    if limit is not None and limit < 1:
+        raise CacheConfigError(
+            f"Expected max_consecutive_skips of 1 or more, or none, but got {limit} (cache settings). "
+            "Set rel_l1_thresh to 0 to skip nothing."
+        )
+    if config.coefficients is not None and not (
+        config.coefficients and all(map(math.isfinite, config.coefficients))
+    ):
+        raise CacheConfigError(
+            f"Expected finite polynomial coefficients but got {config.coefficients} (cache settings). "
+            "Give them highest power first, or leave them out."
+        )
+
+
+def _check_storage(config: StepCacheConfig) -> None:
+    for name, value, allowed in (
+        ("on_skip", config.on_skip, ("reuse", "forecast")),
+        ("target", config.target, ("velocity", "residual")),
+    ):
+        if value not in allowed:
+            raise CacheConfigError(
+                f"Expected {name} to be {' or '.join(allowed)} but got {value!r} (cache settings). Use "
+                f"{allowed[-1]}."
+            )
+    if config.cache_dtype is not None and not config.cache_dtype.is_floating_point:
+        raise CacheConfigError(
+            f"Expected a floating point cache_dtype but got {config.cache_dtype} (cache settings). "
+            "Use torch.bfloat16, torch.float16 or torch.float32."
+        )
