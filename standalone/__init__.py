@@ -1,0 +1,1 @@
+"""The standalone command: what `teacache_memo.py` needs beyond the two packages. It imports no ComfyUI."""
