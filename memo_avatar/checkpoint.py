@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import torch
@@ -49,6 +50,13 @@ _CONFIGS = {
     "image_proj": ImageProjectionConfig,
     "audio_proj": AudioProjectionConfig,
 }
+
+_LAYERS = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+
+uninitialized: Operations = SimpleNamespace(
+    **{name: type(name, (getattr(nn, name),), {"reset_parameters": lambda _: None}) for name in _LAYERS}
+)
+"""torch.nn's layers without the initialisation that a checkpoint overwrites: it is half the time of building."""
 
 REPORT_BYTES = 8 * 2**20
 
@@ -106,7 +114,7 @@ def load_memo(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    operations: Operations = nn,
+    operations: Operations = uninitialized,
     attention: Attention = sdpa_attention,
     progress: Progress | None = None,
 ) -> MemoModels:
@@ -181,7 +189,9 @@ def _infer_models(path: Path, parts: Mapping[str, Part]) -> MemoModels:
     """The nets that the weights' shapes and the configs describe, on the meta device."""
     try:
         sizes = {name: _CONFIGS[name].infer(parts[name].config, parts[name].shapes) for name in PARTS}
-        return build_models(MemoConfig(**sizes), operations=nn, attention=sdpa_attention, device="meta")
+        return build_models(
+            MemoConfig(**sizes), operations=uninitialized, attention=sdpa_attention, device="meta"
+        )
     except ConfigError as error:
         raise CheckpointError(f"{error} ({path})") from error
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
