@@ -56,7 +56,7 @@ _LAYERS = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
 uninitialized: Operations = SimpleNamespace(
     **{name: type(name, (getattr(nn, name),), {"reset_parameters": lambda _: None}) for name in _LAYERS}
 )
-"""torch.nn's layers without the initialisation that a checkpoint overwrites: it is half the time of building."""
+"""torch.nn's layers without the initialisation that a checkpoint overwrites (half the time of building)."""
 
 REPORT_BYTES = 8 * 2**20
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from memo_avatar.checkpoint import PARTS, build_models, convert, load_memo, open_checkpoint
 from memo_avatar.checkpoint_parts import metadata_of
 from memo_avatar.clip_loop import MemoModels
 from memo_avatar.torch_ops import sdpa_attention
 from memo_avatar.weights_file import header_bytes, tensor_bytes
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "tests" / "goldens" / "micro" / "checkpoint"
@@ -71,7 +72,9 @@ def test_converting_a_single_file_again_changes_nothing(tmp_path: Path) -> None:
 def write_large(path: Path, dtype: torch.dtype) -> int:
     """A loadable single file of the micro structure, eight times as wide; returns its weights' bytes."""
     micro, width = open_checkpoint(MICRO), {"block_out_channels": (256,) * 4}
-    nets = {name: replace(getattr(micro.config, name), **width) for name in ("diffusion_net", "reference_net")}
+    nets = {
+        name: replace(getattr(micro.config, name), **width) for name in ("diffusion_net", "reference_net")
+    }
     config = replace(micro.config, **nets)
     models = build_models(config, operations=torch.nn, attention=sdpa_attention, device="meta")
     shapes = {f"{part}.{key}": tuple(tensor.shape) for part, key, tensor in weights(models)}
