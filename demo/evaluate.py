@@ -1,0 +1,197 @@
+"""Measure the shipped demo model on people and voices it never saw, by the product's own clip loop.
+
+    python -m demo.evaluate
+
+The last line is JSON. Lip sync, identity and emotion are read from the pixels (`demo/meters.py`).
+"""
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from memo_avatar.audio_features import voice_features
+from memo_avatar.checkpoint import load_memo
+from memo_avatar.clip_loop import MemoModels, Portrait, SamplingSettings, Voice, generate_clips
+from standalone.vae import DiffusersVAE, load_vae
+from standalone.wav2vec2 import TransformersVoiceEncoder, load_wav2vec2
+
+from .autoencoder import HELD_OUT_SEED, vae_psnr
+from .faces import TRAINED_EMOTIONS, People, render, sample_people, still_pose
+from .meters import correlation, flicker, identity_error, mouth_opening, read_emotion
+from .speech import FPS, SAMPLE_RATE, held_out_corpus, mouth_from_audio
+
+logger = logging.getLogger(__name__)
+
+FRAMES = 16
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """The shipped model, ready to talk."""
+
+    models: MemoModels
+    vae: DiffusersVAE
+    wav2vec2: TransformersVoiceEncoder
+    guidance_scale: float
+    size: int
+
+    @classmethod
+    def load(cls, folder: Path = CHECKPOINT) -> "DemoModel":
+        """All parts of a demo checkpoint, computing in float32."""
+        settings = json.loads((folder / "demo.json").read_text())
+        return cls(
+            models=load_memo(folder, dtype=torch.float32),
+            vae=load_vae(folder / "vae", dtype=torch.float32),
+            wav2vec2=load_wav2vec2(folder / "wav2vec2"),
+            guidance_scale=settings["guidance_scale"],
+            size=settings["size"],
+        )
+
+    @torch.no_grad()
+    def talk(
+        self,
+        portrait: Tensor,
+        waveform: Tensor,
+        emotion: int,
+        *,
+        seed: int = 42,
+        steps: int = 20,
+        guidance_scale: float | None = None,
+    ) -> Tensor:
+        """A portrait (3, S, S) in 0..1 and a waveform (N,) at 16 kHz -> frames (T, 3, S, S) in 0..1."""
+        features = voice_features(waveform, self.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
+        emotions = torch.full((features.embeddings.shape[0],), emotion)
+        voice = Voice(features.embeddings, emotions, features.num_frames)
+        image = Portrait(portrait[None] * 2 - 1, torch.zeros(1, 512))
+        settings = SamplingSettings(
+            steps=steps, guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale
+        )
+        clips = generate_clips(self.models, self.vae, image, voice, settings, seed=seed)
+        return torch.cat([clip.frames for clip in clips])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out video to make: who, what they hear, and how they feel."""
+
+    person: People
+    portrait: Tensor
+    waveform: Tensor
+    mouth: Tensor
+    emotion: int
+
+
+def held_out_cases(count: int, clips: int, speech_folder: Path, size: int) -> list[Case]:
+    """People of seeds that training never draws, saying sentences it never hears in voices it never hears."""
+    utterances = held_out_corpus(speech_folder, count=max(count, 24))
+    cases = []
+    for index in range(count):
+        person = sample_people(1, HELD_OUT_SEED + 10_000 + index)
+        waveform = utterances[index].waveform
+        while len(waveform) < clips * FRAMES * SAMPLE_RATE // FPS:
+            waveform = torch.cat([waveform, utterances[(index + 7) % len(utterances)].waveform])
+        waveform = waveform[: clips * FRAMES * SAMPLE_RATE // FPS]
+        emotion = TRAINED_EMOTIONS[index % len(TRAINED_EMOTIONS)]
+        portrait = render(person, still_pose(1), size)[0]
+        cases.append(Case(person, portrait, waveform, mouth_from_audio(waveform)[:, 0], emotion))
+    return cases
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one video showed."""
+
+    lip_sync: float
+    identity_first: float
+    identity_last: float
+    emotions_right: list[bool]
+    flicker: float
+
+
+def measure(frames: Tensor, case: Case) -> Measured:
+    """Read a video; emotion is read once per clip, from every fourth frame."""
+    clips = frames.split(FRAMES)
+    return Measured(
+        lip_sync=correlation(mouth_opening(frames), case.mouth[: len(frames)]),
+        identity_first=identity_error(clips[0], case.portrait),
+        identity_last=identity_error(clips[-1], case.portrait),
+        emotions_right=[read_emotion(clip[::4], case.person) == case.emotion for clip in clips],
+        flicker=flicker(frames),
+    )
+
+
+def summarise(results: list[Measured], vae: float, seconds_per_frame: float) -> dict[str, float]:
+    """The figures of issue-sized reports, rounded to four digits."""
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    lips = torch.tensor([r.lip_sync for r in results])
+    right = [float(ok) for r in results for ok in r.emotions_right]
+    figures = {
+        "lip_sync_median": float(lips.quantile(0.5)),
+        "lip_sync_p10": float(lips.quantile(0.1)),
+        "identity_error_first": mean([r.identity_first for r in results]),
+        "identity_error_last": mean([r.identity_last for r in results]),
+        "emotion_accuracy": mean(right),
+        "flicker": mean([r.flicker for r in results]),
+        "vae_psnr": vae,
+        "seconds_per_frame": seconds_per_frame,
+    }
+    return {key: round(value, 4) for key, value in figures.items()}
+
+
+def contact_sheet(frames: Tensor, columns: int = 16) -> Image.Image:
+    """Frames (T, 3, S, S) in rows of `columns`."""
+    rows = -(-len(frames) // columns)
+    padded = torch.cat([frames, torch.ones(rows * columns - len(frames), *frames.shape[1:])])
+    grid = padded.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return Image.fromarray((grid.clamp(0, 1) * 255).round().byte().numpy())
+
+
+def main() -> None:
+    """Make the videos, measure them, print the figures."""
+    parser = argparse.ArgumentParser(description="Measure the demo model on held-out people and voices.")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--videos", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=None, help="default: demo.json's")
+    parser.add_argument("--speech", type=Path, default=Path(__file__).parent / "work" / "speech")
+    parser.add_argument(
+        "--sheet", type=Path, default=None, help="save a contact sheet of every video's frames"
+    )
+    options = parser.parse_args()
+    demo = DemoModel.load(options.checkpoint)
+    cases = held_out_cases(options.videos, options.clips, options.speech, demo.size)
+    results, seconds, count, shown = [], 0.0, 0, []
+    for index, case in enumerate(tqdm(cases, desc="videos")):
+        began = time.perf_counter()
+        frames = demo.talk(
+            case.portrait,
+            case.waveform,
+            case.emotion,
+            seed=index,
+            steps=options.steps,
+            guidance_scale=options.guidance_scale,
+        )
+        seconds, count = seconds + time.perf_counter() - began, count + len(frames)
+        results.append(measure(frames, case))
+        shown.append(torch.cat([case.portrait[None], frames[:: max(1, len(frames) // 15)][:15]]))
+        tqdm.write(f"video {index}: {results[-1]}")
+    if options.sheet is not None:
+        contact_sheet(torch.cat(shown)).save(options.sheet)
+    tqdm.write(json.dumps(summarise(results, vae_psnr(demo.vae.model), seconds / count)))
+
+
+if __name__ == "__main__":
+    main()
