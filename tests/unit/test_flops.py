@@ -1,0 +1,31 @@
+"""The waste that was removed from the published code stays removed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import flops
+
+pytestmark = pytest.mark.slow  # some 25 s: thousands of operations, each counted in Python
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.flops"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", flops.BOUNDS_TFLOP)
+def test_work_stays_within_its_bound(results: dict[str, float], name: str) -> None:
+    assert 0 < results[name] <= flops.BOUNDS_TFLOP[name]
+
+
+def test_the_parts_add_up_to_the_step(results: dict[str, float]) -> None:
+    parts = results["step_parts_tflop"]
+    assert all(value > 0 for value in parts.values()), parts
+    assert sum(parts.values()) == pytest.approx(results["step_tflop"], rel=0.01)
