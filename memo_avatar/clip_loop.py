@@ -208,6 +208,9 @@ Denoise = Callable[[Tensor, Tensor], dict[str, Tensor]]
 WrapDenoiser = Callable[[ClipDenoiser, Tensor, int], AbstractContextManager[Denoise]]
 """``wrap_denoiser(denoiser, sigmas, clip_index)``: a context manager whose value is called instead."""
 
+DrawNoise = Callable[[int, tuple[int, ...]], Tensor]
+"""``draw_noise(clip_index, shape)`` -> a clip's initial latents (1, 4, F, h, w) float32."""
+
 OnStep = Callable[[int, int, Tensor], None]
 """``on_step(clip_index, step, latents)`` before each evaluation of the net."""
 
@@ -223,7 +226,9 @@ class VideoConditions:
             [cond] if settings.branches == ("cond",) else [models.image_proj(torch.zeros_like(face)), cond]
         )
         self.face_tokens = torch.cat(tokens)  # (B, T, D)
-        same = len(tokens) > 1 and torch.equal(tokens[0], tokens[1])
+        same = (
+            len(tokens) > 1 and not portrait.face_embedding.any()
+        )  # no face was found: cond is uncond's zeros
         self.face_ids = (0,) * len(tokens) if same else tuple(range(len(tokens)))
         pixels = portrait.pixel_values.to(models.device, models.dtype)
         self.image_latents = vae.encode(pixels).to(models.device, models.dtype) * VAE_SCALE
@@ -297,12 +302,13 @@ def generate_clips(
     state: ClipState | None = None,
     on_step: OnStep | None = None,
     wrap_denoiser: WrapDenoiser | None = None,
+    draw_noise: DrawNoise | None = None,
 ) -> Iterator[Clip]:
     """Generate a video, yielding each clip when it is done.
 
-    One noise generator, seeded with ``seed``, continues across clips (upstream does the same). Give the ``state`` of a
-    finished clip to continue after it: the result is that of an uninterrupted run. The frames of all clips together
-    are exactly ``voice.num_frames``.
+    One noise generator, seeded with ``seed``, continues across clips (upstream does the same); ``draw_noise`` replaces
+    it. Give the ``state`` of a finished clip to continue after it: the result is that of an uninterrupted run. The
+    frames of all clips together are exactly ``voice.num_frames``.
     """
     settings = settings or SamplingSettings()
     conditions = VideoConditions(models, vae, portrait, settings)
@@ -319,8 +325,8 @@ def generate_clips(
         context, memory = conditions.clip(past_latents, state.memory if state else None, audio, emotion)
         denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
         shape = (1, denoiser.net.config.in_channels, context.frames, *conditions.image_latents.shape[2:])
-        noise = torch.randn(shape, generator=generator).to(models.device)
-        latents = _sample(denoiser, noise, settings, span.index, on_step, wrap_denoiser)
+        noise = draw_noise(span.index, shape) if draw_noise else torch.randn(shape, generator=generator)
+        latents = _sample(denoiser, noise.to(models.device), settings, span.index, on_step, wrap_denoiser)
         frames = decode_frames(vae, latents, models.dtype)
         past_frames = frames[-settings.past_frames :].clone()
         state = ClipState(span.index, past_frames, memory, generator.get_state())
