@@ -15,7 +15,7 @@ from .config import StepCacheConfig
 from .denoiser import CachedDenoiser, Denoiser
 from .fingerprint import Fingerprint
 from .metric import to_floats
-from .plan import plan_run
+from .plan import RunPlan, plan_run
 from .recording import Recording
 from .report import RunReport
 from .run import CacheRun
@@ -48,6 +48,7 @@ class StepCache:
         self.guidance_scale = guidance_scale
         self.recordings: list[Recording] = []
         self.report = RunReport(config, _describe(calibration))
+        self._last_plan: tuple[tuple[object, ...], RunPlan] | None = None
         learns = config.calibrate_online or calibration is not None or config.coefficients is not None
         if config.mode == "teacache" and not learns:
             self.report.notes.append(
@@ -63,9 +64,7 @@ class StepCache:
         was cut short; only a whole run teaches.
         """
         levels = to_floats(sigmas) if isinstance(sigmas, Tensor) else [float(level) for level in sigmas]
-        run = CacheRun(
-            self.config, plan_run(self.config, self.calibration, levels, clip_index), levels, clip_index
-        )
+        run = CacheRun(self.config, self._plan(levels, clip_index), levels, clip_index)
         if run.recorder is not None:
             run.recorder.guidance_scale = self.guidance_scale
         try:
@@ -100,6 +99,13 @@ class StepCache:
     def make_calibration(self) -> Calibration:
         """Fitted from every run recorded so far."""
         return Calibration.fit(self.recordings, self.fingerprint)
+
+    def _plan(self, sigmas: list[float], clip_index: int) -> RunPlan:
+        """The run's plan; that of the clip before where nothing it depends on has changed."""
+        key = (tuple(sigmas), self.calibration, min(clip_index, len(self.config.masks)))
+        if self._last_plan is None or self._last_plan[0] != key:
+            self._last_plan = (key, plan_run(self.config, self.calibration, sigmas, clip_index))
+        return self._last_plan[1]
 
     def _learn(self, recording: Recording, clip_index: int) -> None:
         self.recordings.append(recording)

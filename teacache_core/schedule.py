@@ -33,18 +33,18 @@ def window_costs(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip) -> Tens
     1).
     """
     count = gram.shape[0]
-    weights = torch.tensor(step_weights(sigmas), dtype=torch.float64)
+    weights = step_weights(sigmas)
     costs = torch.full((count, count, count + 1), float("inf"), dtype=torch.float64)
     for b in range(count):
         for a in range(b + 1):
             previous = None if a == b else sigmas[a]
-            errors = torch.zeros(count - b, count, dtype=torch.float64)  # row k: window b+1 .. b+k
-            for row, step in enumerate(range(b + 1, count), start=1):
+            rows = [[0.0] * count for _ in range(b, count)]  # row k: error of skipping step b+k
+            for row, step in zip(rows[1:], range(b + 1, count), strict=True):
                 newest_weight, previous_weight = replay_weights(on_skip, sigmas[step], sigmas[b], previous)
-                errors[row, step] += weights[step]
-                errors[row, b] -= weights[step] * newest_weight
-                errors[row, a] -= weights[step] * previous_weight
-            errors = errors.cumsum(0)
+                row[step] += weights[step]
+                row[b] -= weights[step] * newest_weight
+                row[a] -= weights[step] * previous_weight
+            errors = torch.tensor(rows, dtype=torch.float64).cumsum(0)  # row k: of skipping b+1 .. b+k
             costs[a, b, b + 1 :] = ((errors @ gram) * errors).sum(-1).clamp_min(0.0).sqrt()
     return costs
 

@@ -99,9 +99,7 @@ def flow_sigmas(steps: int) -> list[float]:
 def modulated_input(
     net: Any, sample: Tensor, timestep: Tensor | float, offset: Tensor | None = None
 ) -> Tensor:
-    """The first ResNet's activation after its first convolution, with the time embedding added: (B, C, F, h,
-    w).
-    """
+    """The first ResNet's activation up to its second norm, time embedding added: (B, C, F, h, w)."""
     if getattr(net.config, "center_input_sample", False):
         sample = 2 * sample - 1.0
     timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(sample.shape[0])
@@ -111,7 +109,8 @@ def modulated_input(
         hidden_states = hidden_states + offset
     resnet = net.down_blocks[0].resnets[0]
     hidden_states = resnet.conv1(resnet.nonlinearity(resnet.norm1(hidden_states)))
-    return hidden_states + resnet.time_emb_proj(resnet.nonlinearity(temb))[:, :, None, None, None]
+    shift = resnet.time_emb_proj(resnet.nonlinearity(temb))
+    return resnet.norm2(hidden_states + shift[:, :, None, None, None])
 
 
 def _check_net(net: Any) -> None:

@@ -1,0 +1,118 @@
+"""The cache on our own net with the stored weights: exact when off, and memory that no skip can touch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from memo_avatar.clip_loop import SamplingSettings, generate_clips
+from teacache_core import StepCache, StepCacheConfig
+from tests.helpers.memo_case import MemoCase, load_case
+
+STEPS = 5
+CLIPS = 5
+
+
+@pytest.fixture(scope="module")
+def case(goldens: Path) -> MemoCase:
+    return load_case(goldens / "micro", CLIPS)
+
+
+class FedVAE:
+    """The case's VAE, but the past frames it encodes come from another video: same pasts, another net."""
+
+    def __init__(self, vae, pasts: list[torch.Tensor]) -> None:
+        self.vae, self.pasts = vae, list(pasts)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.shape[0] > 1:
+            pixels = self.pasts.pop(0) * 2 - 1
+        return self.vae.encode(pixels)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents)
+
+
+def video(case: MemoCase, cache: StepCache | None, vae=None, steps: int = STEPS):
+    settings = SamplingSettings(steps=steps, guidance_scale=case.info["guidance_scale"])
+    wrap = None if cache is None else cache.wrap
+    clips = generate_clips(
+        case.models, vae or case.vae, case.portrait, case.voice, settings, seed=3, wrap_denoiser=wrap
+    )
+    return list(clips)
+
+
+def test_memory_never_depends_on_a_skipped_step(case: MemoCase) -> None:
+    cache = StepCache(StepCacheConfig(step_mask="10100"))
+    cached = video(case, cache)
+    assert cache.report.totals().computed == 2 * CLIPS
+    pasts = [clip.state.past_frames for clip in cached]
+    plain = video(case, None, FedVAE(case.vae, pasts), steps=1)
+    for ours, theirs in zip(cached, plain, strict=True):
+        mine, other = ours.state.memory.tensors(), theirs.state.memory.tensors()
+        assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert not torch.equal(cached[0].frames, plain[0].frames)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [StepCacheConfig(), StepCacheConfig(step_mask="1"), StepCacheConfig(step_mask="1", target="residual")],
+    ids=["off", "velocity never skipped", "residual never skipped"],
+)
+def test_nothing_skipped_is_bit_identical(case: MemoCase, config: StepCacheConfig) -> None:
+    settings = SamplingSettings(steps=2, guidance_scale=case.info["guidance_scale"])
+    found = []
+    for wrap in (None, StepCache(config).wrap):
+        clips = generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=wrap)
+        found.append(next(clips).frames)
+    exact = config.target == "velocity"
+    assert torch.allclose(found[0], found[1], rtol=0, atol=0 if exact else 1e-5)
+
+
+@pytest.mark.parametrize("target", ["velocity", "residual"])
+def test_skipped_steps_really_skip(case: MemoCase, target: str) -> None:
+    calls = []
+    hook = case.models.diffusion_net.mid_block.register_forward_hook(lambda *_: calls.append(1))
+    settings = SamplingSettings(steps=6, guidance_scale=case.info["guidance_scale"])
+    cache = StepCache(StepCacheConfig(step_mask="110010", target=target))
+    clips = generate_clips(
+        case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap
+    )
+    frames = next(clips).frames
+    clips.close()
+    hook.remove()
+    assert len(calls) == 3 and cache.report.masks() == ("110010",)
+    assert torch.isfinite(frames).all()
+
+
+def test_without_guidance_one_branch_is_cached(case: MemoCase) -> None:
+    cache = StepCache(StepCacheConfig(rel_l1_thresh=0.6))
+    settings = SamplingSettings(steps=6, guidance_scale=1.0)
+    clip = next(
+        generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap)
+    )
+    assert torch.isfinite(clip.frames).all()
+    assert 1 <= cache.report.totals().computed < 6
+
+
+def test_the_signal_is_cheap(case: MemoCase) -> None:
+    """Watching costs at most 1 % of a computed step. Counted here; at the real sizes it is less."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counts = {}
+
+    class Counting(StepCache):
+        def wrap(self, denoiser, sigmas, clip_index=0):
+            latents = torch.zeros(1, 4, 16, 8, 8)
+            for name, call in (("step", denoiser), ("signal", denoiser.modulated_input)):
+                with FlopCounterMode(display=False) as counter:
+                    call(latents, sigmas[0] * 1000)
+                counts[name] = counter.get_total_flops()
+            return super().wrap(denoiser, sigmas, clip_index)
+
+    cache = Counting(StepCacheConfig())
+    settings = SamplingSettings(steps=1, guidance_scale=case.info["guidance_scale"])
+    next(generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap))
+    assert counts["signal"] <= 0.02 * counts["step"]
