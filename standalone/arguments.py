@@ -1,0 +1,205 @@
+"""The command line as values: every option checked where it is read, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from memo_avatar.emotions import EMOTIONS, parse_emotion
+from memo_avatar.images import Fit, check_size
+
+from .errors import CommandError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
+DTYPES = ("float32", "bfloat16", "float16")
+MAX_STEPS = 1000
+EPILOG = """\
+Without --face-embedding the zero vector stands in for it, as upstream does where it finds no face.
+`teacache_memo.py convert SRC DST` writes a checkpoint folder as one file. Ctrl-C keeps every finished clip.
+"""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What one video was asked for. None: the checkpoint's or the machine's default."""
+
+    image: Path
+    audio: Path
+    output: Path
+    checkpoint: Path
+    vae: Path | None
+    wav2vec2: Path | None
+    face_embedding: Path | None
+    steps: int
+    guidance_scale: float | None
+    seed: int
+    emotion: int
+    device: str | None
+    dtype: str | None
+    size: tuple[int, int] | None
+    fit: Fit
+    max_seconds: float | None
+    rel_l1_thresh: float
+    target_speedup: float | None
+    calibrate: Path | None
+    calibration: Path | None
+    cache_report: Path | None
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What one conversion was asked for."""
+
+    src: Path
+    dst: Path
+    dtype: str
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and ours to print."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message} See --help." if message.endswith(".") else f"{message}. See --help.")
+
+
+def parse_video(arguments: Sequence[str]) -> VideoOptions:
+    """`--image P --audio A --output V.mp4` and all that goes with it."""
+    return VideoOptions(**vars(_video_parser().parse_args(arguments)))
+
+
+def parse_convert(arguments: Sequence[str]) -> ConvertOptions:
+    """`SRC DST --dtype bfloat16`."""
+    parser = Parser(
+        prog="teacache_memo.py convert",
+        allow_abbrev=False,
+        description="Write a MEMO checkpoint folder as one .safetensors file.",
+    )
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder in upstream's layout, or a single file")
+    parser.add_argument("dst", type=Path, metavar="DST", help="the .safetensors file to write")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: %(default)s")
+    return ConvertOptions(**vars(parser.parse_args(arguments)))
+
+
+def _video_parser() -> Parser:
+    parser = Parser(
+        prog="teacache_memo.py",
+        allow_abbrev=False,
+        description="A portrait and a voice in, a talking video out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--image", type=Path, required=True, metavar="P", help="portrait, any picture format")
+    add("--audio", type=Path, required=True, metavar="A", help="voice, any sound or video format")
+    add("--output", type=Path, required=True, metavar="V.mp4", help="video to write: .mp4, .mov or .mkv")
+    add("--steps", type=_checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
+    add("--guidance-scale", type=_checked(_guidance), metavar="G",
+        help="1 or less halves the work (default: the checkpoint's, else 3.5)")  # fmt: skip
+    add("--seed", type=_checked(_seed), default=42, help="of the noise (default: %(default)s)")
+    add("--emotion", type=_checked(parse_emotion), default="neutral", metavar="NAME",
+        help=f"{', '.join(EMOTIONS)}, or 0 to {len(EMOTIONS) - 1} (default: %(default)s)")  # fmt: skip
+    add("--size", type=_checked(_size), metavar="N|WxH",
+        help="of the video, divisible by 8 (default: the checkpoint's, else 512)")  # fmt: skip
+    add("--fit", choices=("crop", "letterbox"), default="crop",
+        help="how a picture of another shape fits (default: %(default)s)")  # fmt: skip
+    add("--max-seconds", type=_checked(_positive), metavar="S", help="stop after this much of the voice")
+    _add_model_options(parser.add_argument_group("models"))
+    _add_cache_options(parser.add_argument_group("step cache (off by default)"))
+    return parser
+
+
+def _add_model_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--checkpoint", type=Path, default=DEMO_CHECKPOINT, metavar="PATH",
+        help="MEMO folder or single file (default: the bundled demo model)")  # fmt: skip
+    add("--vae", type=Path, metavar="DIR", help="diffusers VAE folder (default: vae/ of the checkpoint)")
+    add("--wav2vec2", type=Path, metavar="DIR",
+        help="Hugging Face wav2vec2 folder (default: wav2vec2/ of the checkpoint)")  # fmt: skip
+    add("--face-embedding", type=Path, metavar="FILE", help=".safetensors with the face's embedding")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add("--dtype", choices=DTYPES, help="of the computation (default: bfloat16 on a GPU, else float32)")
+
+
+def _add_cache_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--rel-l1-thresh", "--rel_l1_thresh", type=_checked(_not_negative), default=0.0, metavar="T",
+        help="TeaCache's: 0.09, 0.15, 0.25 compute 1.5, 2, 2.5 times fewer steps; 0 is off")  # fmt: skip
+    add("--target-speedup", type=_checked(_speedup), metavar="N",
+        help="compute N times fewer steps, those that matter most")  # fmt: skip
+    add("--calibrate", type=Path, metavar="FILE", help="compute every step and write what they teach to FILE")
+    add("--calibration", type=Path, metavar="FILE",
+        help="what --calibrate wrote (default: calibration.json of the checkpoint, if any)")  # fmt: skip
+    add("--cache-report", type=Path, metavar="FILE", help="what was skipped and why: .json, .png or .txt")
+
+
+def _checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Let argparse show a reader's own message, after the option's name."""
+
+    def convert(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _whole(text: str, low: int, high: int, advice: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise ValueError(f"expected a whole number from {low} to {high} but got {text}. {advice}")
+    return value
+
+
+def _number(text: str, is_valid: Callable[[float], bool], expected: str, advice: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and is_valid(value)):
+        raise ValueError(f"expected {expected} but got {text}. {advice}")
+    return value
+
+
+def _steps(text: str) -> int:
+    return _whole(text, 1, MAX_STEPS, "Use 20, as upstream does.")
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**63 - 1, "Use any number, such as 42.")
+
+
+def _guidance(text: str) -> float:
+    return _number(text, lambda value: value >= 0, "a number of 0 or more", "Use 3.5, as upstream does.")
+
+
+def _positive(text: str) -> float:
+    return _number(text, lambda value: value > 0, "seconds above 0", "Leave it out for the whole voice.")
+
+
+def _not_negative(text: str) -> float:
+    return _number(text, lambda value: value >= 0, "a threshold of 0 or more", "Use 0.15 for a start.")
+
+
+def _speedup(text: str) -> float:
+    return _number(text, lambda value: value >= 1, "a factor of 1 or more", "Use 2 for a start.")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`N` or `WxH` -> (width, height)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+        raise ValueError(f"expected N or WxH in pixels but got {text}. Use 512 or 640x384.")
+    width, height = int(sides[0]), int(sides[-1])
+    check_size(width, height)
+    return width, height

@@ -1,0 +1,146 @@
+"""One video from start to end: inputs checked, models loaded, clips written as they are ready."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memo_avatar.audio_features import VoiceFeatures, voice_features
+from memo_avatar.checkpoint import open_checkpoint
+from memo_avatar.clip_loop import VAE, MemoModels, Portrait, SamplingSettings, Voice, generate_clips
+from memo_avatar.clip_plan import FPS, clip_spans, frame_count
+from memo_avatar.config import MemoConfig
+from memo_avatar.images import load_portrait
+from memo_avatar.media import is_silent, load_audio
+from memo_avatar.video_writer import VideoWriter, check_output, check_space
+from teacache_core import StepCache
+
+from .arguments import VideoOptions
+from .caching import build_cache, plan_cache, save_results
+from .errors import CommandError
+from .models import ModelFiles, load_face_embedding, load_models, select_device, select_dtype
+from .progress import ClipProgress, byte_progress, note
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The user's files, read and found good."""
+
+    pixel_values: Tensor  # (1, 3, H, W)
+    waveform: Tensor  # (S,) at 16 kHz
+    guidance_scale: float
+    face_embedding: Tensor  # (1, 512)
+
+    @property
+    def num_frames(self) -> int:
+        return frame_count(self.waveform.shape[0])
+
+
+@torch.inference_mode()
+def generate(options: VideoOptions) -> int:
+    """Make the video; the exit status."""
+    started = time.monotonic()
+    device = select_device(options.device)
+    files = ModelFiles.find(options.checkpoint, options.vae, options.wav2vec2)
+    cache_plan = plan_cache(options, files)
+    config = open_checkpoint(files.checkpoint).config
+    inputs = read_inputs(options, files, config)
+    voice = encode_voice(inputs.waveform, files.wav2vec2, device, config)
+    with byte_progress("loading") as progress:
+        models, vae = load_models(files, select_dtype(options.dtype, device), device, progress)
+    cache = build_cache(cache_plan, models, inputs.guidance_scale)
+    finished = render(models, vae, inputs, voice, options, cache)
+    for line in save_results(cache, options):
+        print(line)
+    return report(options.output, inputs, finished, time.monotonic() - started)
+
+
+def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
+    """Everything that a user can get wrong, before any work."""
+    sources = [path for path in (options.image, options.audio, options.face_embedding) if path is not None]
+    check_output(options.output, sources)
+    width, height = options.size or (files.settings.size, files.settings.size)
+    pixel_values = load_portrait(options.image, width, height, fit=options.fit)
+    waveform = load_audio(options.audio, max_seconds=options.max_seconds)
+    check_space(options.output.parent, frame_count(waveform.shape[0]), width, height)
+    face_embedding = load_face_embedding(options.face_embedding, config.image_proj.embedding_dim)
+    if is_silent(waveform):
+        note(f"Warning: {options.audio} is silent; the mouth will hardly move.")
+    if options.face_embedding is None:
+        note("No --face-embedding: the zero vector stands in, and likeness comes from the picture alone.")
+    given = options.guidance_scale
+    guidance_scale = files.settings.guidance_scale if given is None else given
+    return Inputs(pixel_values, waveform, guidance_scale, face_embedding)
+
+
+def encode_voice(waveform: Tensor, folder: Path, device: torch.device, config: MemoConfig) -> VoiceFeatures:
+    """The voice's features; wav2vec2 is gone again afterwards."""
+    from .wav2vec2 import load_wav2vec2  # transformers takes seconds to import: bad inputs are told before
+
+    encoder = load_wav2vec2(folder, device)
+    layers, width = encoder.shape
+    expected = config.audio_proj.input_dim
+    if 5 * layers * width != expected:
+        raise CommandError(
+            f"expected a wav2vec2 whose layers x width x 5 frames is {expected} "
+            f"but got {layers} x {width} x 5 ({folder}). Use the wav2vec2 that the checkpoint was trained with."
+        )
+    return voice_features(waveform.to(device), encoder)
+
+
+def render(
+    models: MemoModels,
+    vae: VAE,
+    inputs: Inputs,
+    features: VoiceFeatures,
+    options: VideoOptions,
+    cache: StepCache,
+) -> int:
+    """Write clip after clip; the number of frames written, fewer than the voice's if the user stopped it."""
+    settings = SamplingSettings(steps=options.steps, guidance_scale=inputs.guidance_scale)
+    emotions = torch.full((features.embeddings.shape[0],), options.emotion)
+    voice = Voice(features.embeddings, emotions, features.num_frames)
+    portrait = Portrait(inputs.pixel_values, inputs.face_embedding)
+    progress = ClipProgress(len(clip_spans(voice.num_frames, settings.frames_per_clip)), options.steps)
+    height, width = inputs.pixel_values.shape[-2:]
+    writer = VideoWriter(options.output, width=width, height=height, fps=FPS, audio=options.audio)
+    try:
+        with progress, writer:
+            for clip in generate_clips(
+                models,
+                vae,
+                portrait,
+                voice,
+                settings,
+                seed=options.seed,
+                on_step=progress.on_step,
+                wrap_denoiser=cache.wrap,
+            ):
+                writer.write(clip.frames)
+                progress.on_clip(clip.index)
+    except KeyboardInterrupt:
+        note("Stopped.")
+    except Exception:
+        if writer.num_frames:
+            note(f"The {writer.num_frames} frames finished before the error are kept in {options.output}.")
+        raise
+    return writer.num_frames
+
+
+def report(output: Path, inputs: Inputs, finished: int, seconds: float) -> int:
+    """Where the video is and what it took; the exit status."""
+    height, width = inputs.pixel_values.shape[-2:]
+    if not finished:
+        print("Stopped before the first clip was finished: no video was written.")
+        return INTERRUPTED
+    if finished < inputs.num_frames:
+        print(f"Stopped after {finished} of {inputs.num_frames} frames; what was finished is playable.")
+    print(f"Video: {output} ({finished} frames of {width}x{height}, {finished / FPS:.2f} s)")
+    print(f"Time: {seconds:.1f} s in all, {seconds / finished:.3f} s per frame")
+    return 0 if finished == inputs.num_frames else INTERRUPTED
