@@ -26,12 +26,13 @@ from standalone.wav2vec2 import TransformersVoiceEncoder, load_wav2vec2
 from .autoencoder import HELD_OUT_SEED, vae_psnr
 from .faces import TRAINED_EMOTIONS, People, render, sample_people, still_pose
 from .meters import correlation, flicker, identity_error, mouth_opening, read_emotion
-from .speech import FPS, SAMPLE_RATE, held_out_corpus, mouth_from_audio
+from .speech import FPS, SAMPLE_RATE, mouth_from_audio, read_wav
 
 logger = logging.getLogger(__name__)
 
 FRAMES = 16
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+HELD_OUT_SPEECH = Path(__file__).parent / "held_out.wav"
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,20 @@ class Case:
     emotion: int
 
 
-def held_out_cases(count: int, clips: int, speech_folder: Path, size: int) -> list[Case]:
+def held_out_speech(start: int, seconds: float) -> Tensor:
+    """A stretch of `held_out.wav`, from the beginning again where it ends."""
+    speech = read_wav(HELD_OUT_SPEECH)
+    index = (start + torch.arange(int(seconds * SAMPLE_RATE))) % len(speech)
+    return speech[index]
+
+
+def held_out_cases(count: int, clips: int, size: int) -> list[Case]:
     """People of seeds that training never draws, saying sentences it never hears in voices it never hears."""
-    utterances = held_out_corpus(speech_folder, count=max(count, 24))
+    seconds = clips * FRAMES / FPS
     cases = []
     for index in range(count):
         person = sample_people(1, HELD_OUT_SEED + 10_000 + index)
-        waveform = utterances[index].waveform
-        while len(waveform) < clips * FRAMES * SAMPLE_RATE // FPS:
-            waveform = torch.cat([waveform, utterances[(index + 7) % len(utterances)].waveform])
-        waveform = waveform[: clips * FRAMES * SAMPLE_RATE // FPS]
+        waveform = held_out_speech(int(index * seconds * SAMPLE_RATE), seconds)
         emotion = TRAINED_EMOTIONS[index % len(TRAINED_EMOTIONS)]
         portrait = render(person, still_pose(1), size)[0]
         cases.append(Case(person, portrait, waveform, mouth_from_audio(waveform)[:, 0], emotion))
@@ -166,13 +171,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=None, help="default: demo.json's")
-    parser.add_argument("--speech", type=Path, default=Path(__file__).parent / "work" / "speech")
     parser.add_argument(
         "--sheet", type=Path, default=None, help="save a contact sheet of every video's frames"
     )
     options = parser.parse_args()
     demo = DemoModel.load(options.checkpoint)
-    cases = held_out_cases(options.videos, options.clips, options.speech, demo.size)
+    cases = held_out_cases(options.videos, options.clips, demo.size)
     results, seconds, count, shown = [], 0.0, 0, []
     for index, case in enumerate(tqdm(cases, desc="videos")):
         began = time.perf_counter()

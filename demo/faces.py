@@ -116,9 +116,9 @@ def expression(emotions: Tensor) -> Tensor:
 
 def still_pose(count: int, emotion: int = 4, mouth_open: float = 0.0, mouth_wide: float = 0.5) -> Pose:
     """Looking straight ahead, for portraits and templates."""
-    zero = torch.zeros(count)
-    face = expression(torch.full((count,), emotion)).unbind(1)
-    return Pose(zero, zero, zero, zero, zero, zero, zero + mouth_open, zero + mouth_wide, *face)
+    rest = torch.zeros(6, count).unbind(0)  # x, y, roll, yaw, gaze, blink
+    mouth = (torch.full((count,), mouth_open), torch.full((count,), mouth_wide))
+    return Pose(*rest, *mouth, *expression(torch.full((count,), emotion)).unbind(1))
 
 
 def random_poses(count: int, generator: torch.Generator) -> Pose:
@@ -255,7 +255,8 @@ def _draw_face(canvas: _Canvas, people: People, col: dict[str, Tensor], x: Tenso
     ex, ey = x.abs() - EYE_X, y - EYE_Y
     opening = (col["eye_open"] * (1 - col["blink"])).clamp(min=0.06)
     eye = _ellipse(ex, ey, 0.155, 0.12 * opening)
-    canvas.paint(eye - 0.028, people.skin * 0.45)
+    # The distance to a flat ellipse is far too small beside it: a lid must not reach past the eye.
+    canvas.paint(torch.maximum(eye - 0.028, _ellipse(ex, ey, 0.183, 0.20)), people.skin * 0.45)
     white = torch.full_like(people.skin, 0.97)
     canvas.paint(eye, white)
     gaze = ex - side * col["gaze"]
