@@ -1,11 +1,13 @@
 """Flow-matching schedule and solvers, as pure functions of tensors.
 
-``denoise(latents, sigma)`` returns the velocity dx/dsigma, where x_sigma = (1 - sigma) * data + sigma * noise.
+``denoise(latents, sigma)`` returns the velocity dx/dsigma, where x_sigma = (1 - sigma) * data + sigma *
+noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
 """``solver(velocity, noise, sigmas)`` -> latents at the last sigma."""
 
 SIGMA_MIN = torch.tensor(0.001, dtype=torch.float32).item()
-"""Last sigma before zero in diffusers' FlowMatchEulerDiscreteScheduler with its defaults, hence upstream's."""
+"""Last sigma before zero of diffusers' FlowMatchEulerDiscreteScheduler by default, hence upstream's."""
 
 
 def flow_sigmas(steps: int) -> Tensor:
@@ -30,6 +32,19 @@ def flow_sigmas(steps: int) -> Tensor:
 
 def sample_euler(velocity: Velocity, latents: Tensor, sigmas: Tensor) -> Tensor:
     """Euler's method, one evaluation a step: upstream's sampler."""
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         latents = latents + (sigma_next - sigma) * velocity(latents, sigma)
+    return latents
+
+
+def sample_adams_bashforth(velocity: Velocity, latents: Tensor, sigmas: Tensor) -> Tensor:
+    """Second-order Adams-Bashforth for uneven steps, one evaluation a step; the first step is Euler's."""
+    previous: tuple[Tensor, Tensor] | None = None  # the step before: its length and velocity
+    for sigma, sigma_next in pairwise(sigmas):
+        length, current = sigma_next - sigma, velocity(latents, sigma)
+        slope = current
+        if previous is not None:
+            slope = current + (current - previous[1]) * (length / (2 * previous[0]))
+        latents = latents + length * slope
+        previous = (length, current)
     return latents
