@@ -5,6 +5,7 @@ A square picture gives the numbers of upstream's `transforms.Resize`: Pillow's a
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -66,24 +67,22 @@ def open_image(path: Path) -> Image:
         with warnings.catch_warnings():
             # Between 89 and 178 million pixels Pillow only warns; that many are fine here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        image.load()
+            image = ImageOps.exif_transpose(Image.open(path))
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels but got a larger one "
-            f"({path}). "
-            "Scale it down first."
+            f"({path}). Scale it down first."
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
             f"expected a picture but got a file of another kind ({path}). Use a PNG, JPEG, WebP, BMP, GIF "
             "or TIFF file."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ImageError(
             f"expected a whole picture but got {error} ({path}). Save or download it again."
         ) from error
-    return to_rgb(ImageOps.exif_transpose(image), str(path))
+    return to_rgb(image, str(path))
 
 
 def to_rgb(image: Image, where: str = "image") -> Image:

@@ -84,6 +84,7 @@ class VideoWriter:
         self.path = Path(path)
         self.fps = fps
         self.num_frames = 0
+        self.is_saved = False
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._size = (width, height)
         sound = None if audio is None else _SoundSource(Path(audio))
@@ -131,6 +132,7 @@ class VideoWriter:
                 self._sound.finish(self._seconds())
             self._container.close()
             os.replace(self._partial, self.path)
+            self.is_saved = True
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         finally:
@@ -184,7 +186,7 @@ class _SoundSource:
         with open_audio(path) as container:
             context = container.streams.audio[0].codec_context
             self.sample_rate = context.sample_rate if context.sample_rate in SOUND_RATES else SOUND_RATES[-1]
-            self.layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+            self.layout = "mono" if len(context.layout.channels) == 1 else "stereo"
         self._chunks = decode_audio(path, self.sample_rate, layout=self.layout)
         self._pending = np.zeros((1 if self.layout == "mono" else 2, 0), dtype=np.float32)
 

@@ -89,7 +89,7 @@ def encode_voice(waveform: Tensor, folder: Path, device: torch.device, config: M
     if 5 * layers * width != expected:
         raise CommandError(
             f"expected a wav2vec2 whose layers x width x 5 frames is {expected} "
-            f"but got {layers} x {width} x 5 ({folder}). Use the wav2vec2 that the checkpoint was trained with."
+            f"but got {layers} x {width} x 5 ({folder}). Use the one that the checkpoint was trained with."
         )
     return voice_features(waveform.to(device), encoder)
 
@@ -127,7 +127,7 @@ def render(
     except KeyboardInterrupt:
         note("Stopped.")
     except Exception:
-        if writer.num_frames:
+        if writer.is_saved:
             note(f"The {writer.num_frames} frames finished before the error are kept in {options.output}.")
         raise
     return writer.num_frames

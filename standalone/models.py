@@ -12,12 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from memo_avatar.checkpoint import PARTS, load_memo
+from memo_avatar.checkpoint import load_memo
 from memo_avatar.clip_loop import VAE, MemoModels
 
 from .arguments import DEMO_CHECKPOINT
 from .errors import CommandError
-from .weights import check_finite
 
 SETTINGS_NAME = "demo.json"
 CALIBRATION_NAME = "calibration.json"
@@ -87,8 +86,6 @@ def load_models(
 
     vae = load_vae(files.vae, dtype=dtype, device=device)
     models = load_memo(files.checkpoint, dtype=dtype, device=device, progress=progress)
-    for part in PARTS:
-        check_finite(getattr(models, part).named_parameters(), str(files.checkpoint), part)
     return models, vae
 
 
