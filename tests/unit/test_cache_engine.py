@@ -430,3 +430,36 @@ def test_200_random_sequences_equal_fresh_processes() -> None:
             found = sample(caches[which], net, latents, steps, clip)
             fresh = sample(StepCache(SETTINGS[which]), SmoothDenoiser(seed=5), latents, steps, clip)
             assert torch.equal(found, fresh), (sequence, clip, which)
+
+
+class CountWaits(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts how often a number is read from a tensor: what makes a host wait for its device."""
+
+    waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        (StepCacheConfig(rel_l1_thresh=0.2), 19),
+        (StepCacheConfig(step_mask="1101"), 0),
+        (StepCacheConfig(calibrate=True), 0),
+    ],
+    ids=["threshold", "known", "recording"],
+)
+def test_a_step_waits_for_the_device_once_at_most_and_never_with_a_known_schedule(config, most: int) -> None:
+    net, latents, sigmas = SmoothDenoiser(), torch.randn(2, 8), flow_sigmas(20).tolist()
+    with CountWaits() as counter, StepCache(config).run(sigmas) as run:
+        for sigma in sigmas[:-1]:
+            signal = lambda: net.modulated_input(latents, sigma * 1000)  # noqa: B023, E731
+            with run.evaluation(sigma, like=latents, branches=("cond",), signal=signal) as decision:
+                if decision.compute:
+                    run.store("cond", net(latents, torch.tensor(sigma * 1000))["cond"])
+                else:
+                    run.replay("cond")
+        waits = counter.waits
+    assert waits <= most
