@@ -10,16 +10,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # ComfyUI loads these by path, without their parent on sys.path: relative imports only.
 PACK = ("teacache_core", "memo_avatar", "nodes")
-HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "comfyui_version", "server"}
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "comfyui_version",
+    "folder_paths",
+    "latent_preview",
+    "server",
+}
 FRAMEWORKS = {"diffusers", "transformers"}
-LIBRARIES = {"torch", "safetensors", "numpy", "PIL", "av"}
+LAZY = {"numpy", "PIL", "av"}  # imported inside the functions that need them
+LIBRARIES = {"torch", "safetensors"} | LAZY
 PACKAGES = {"teacache_core", "memo_avatar"}
 OURS = {"teacache_core", "memo_avatar", "nodes", "standalone", "benchmarks", "demo", "tests", "teacache_memo"}
 
 # Folder or file -> what it may import besides itself and the standard library.
 ALLOWED: dict[str, set[str]] = {
     "__init__.py": {"comfy_api", "nodes"},
-    "teacache_core": {"torch"},
+    "teacache_core": {"torch", "PIL"},
     "memo_avatar": LIBRARIES,
     "nodes": LIBRARIES | HOST | PACKAGES,
     "standalone": LIBRARIES | FRAMEWORKS | PACKAGES | {"tqdm"},
@@ -61,6 +71,26 @@ def test_imports_only_what_the_layering_allows(part: str) -> None:
         if name not in allowed
     ]
     assert not wrong, f"{part} may import only {sorted(ALLOWED[part])}:\n" + "\n".join(wrong)
+
+
+def imports_at_load(path: Path) -> Iterator[str]:
+    """Top-level modules that importing this file loads: not those inside functions or `if TYPE_CHECKING`."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("part", sorted(PACKAGES))
+def test_the_packages_load_with_torch_and_safetensors_alone(part: str) -> None:
+    eager = [
+        f"{path.name} imports {name}"
+        for path in sources(part)
+        for name in imports_at_load(path)
+        if name in LAZY
+    ]
+    assert not eager, "move these into the functions that need them:\n" + "\n".join(eager)
 
 
 @pytest.mark.parametrize("part", PACK)
