@@ -1,7 +1,7 @@
 """Spatial and audio transformers of MEMO (upstream ``memo/models/attention.py``, ``transformer_3d.py``).
 
-Shapes: B branches, F frames, C channels, H W, L = H*W image tokens, A audio tokens. Frames are folded into the batch.
-Parameter names are upstream's, so a checkpoint loads without mapping.
+Shapes: B branches, F frames, C channels, H W, L = H*W image tokens, A audio tokens. Frames are folded into
+the batch. Parameter names are upstream's, so a checkpoint loads without mapping.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class MultiHeadAttention(nn.Module):
     def with_reference(
         self, hidden_states: Tensor, reference: KeyValue | None, context: ClipContext
     ) -> Tensor:
-        """Self-attention (B*F, L, C) in which flagged branches also see the reference image's keys and values.
+        """Self-attention (B*F, L, C) in which flagged branches also see the reference image's keys and
+        values.
 
-        ``reference`` is (U, L, C). Upstream: attention with the reference runs for every branch and is thrown away
-        for uncond. Here: each branch runs once.
+        ``reference`` is (U, L, C). Upstream: attention with the reference runs for every branch and is thrown
+        away for uncond. Here: each branch runs once.
         """
         options = dict(context.attention_options)
         if reference is None or context.reference_rows is None:
@@ -78,7 +79,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class ProjectedTransformer(nn.Module):
-    """GroupNorm and projection to tokens before one transformer block, projection back and a residual after it."""
+    """GroupNorm and projection to tokens, one transformer block, projection back and a residual."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class ProjectedTransformer(nn.Module):
             self.proj_in = operations.Linear(channels, inner_dim, **factory)
         else:
             self.proj_in = operations.Conv2d(channels, inner_dim, 1, **factory)
-        self.transformer_blocks = nn.ModuleList([block])
+        self.transformer_blocks: Any = nn.ModuleList([block])
         if with_output and linear_projection:
             self.proj_out = operations.Linear(inner_dim, channels, **factory)
         elif with_output:
@@ -222,7 +223,7 @@ class EmotionAdaLayerNorm(nn.Module):
 
     def __init__(self, dim: int, num_emotions: int, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
-        self.class_embedder = _LabelEmbedding(num_emotions, dim, operations=operations, **factory)
+        self.class_embedder: Any = _LabelEmbedding(num_emotions, dim, operations=operations, **factory)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(dim, 2 * dim, **factory))
 
     def forward(self, x: Tensor, emotion: Tensor) -> Tensor:
@@ -249,10 +250,12 @@ class _JointAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.attention = heads, attention
-        for name in ("to_q", "to_k", "to_v"):
-            setattr(self, name, operations.Linear(dim, dim, bias=False, **factory))
-        for name in ("add_q_proj", "add_k_proj", "add_v_proj"):
-            setattr(self, name, operations.Linear(audio_dim, dim, **factory))
+        self.to_q = operations.Linear(dim, dim, bias=False, **factory)
+        self.to_k = operations.Linear(dim, dim, bias=False, **factory)
+        self.to_v = operations.Linear(dim, dim, bias=False, **factory)
+        self.add_q_proj = operations.Linear(audio_dim, dim, **factory)
+        self.add_k_proj = operations.Linear(audio_dim, dim, **factory)
+        self.add_v_proj = operations.Linear(audio_dim, dim, **factory)
         self.to_out = nn.ModuleList([operations.Linear(dim, dim, **factory)])
         self.to_add_out = operations.Linear(dim, audio_dim, **factory) if audio_output else None
 
@@ -261,7 +264,7 @@ class _JointAttention(nn.Module):
         key = torch.cat([self.to_k(image), self.add_k_proj(audio)], dim=1)
         value = torch.cat([self.to_v(image), self.add_v_proj(audio)], dim=1)
         if self.to_add_out is None:
-            # Upstream: the last layer attends for the audio tokens too. Here: image tokens only; nobody reads the rest.
+            # Upstream: the last layer attends for the audio tokens too. Here: not, since nobody reads them.
             query = query[:, : image.shape[1]]
         joint = self.attention(query, key, value, self.heads, **options)
         image_out = self.to_out[0](joint[:, : image.shape[1]])
@@ -356,7 +359,7 @@ class AudioTransformer(ProjectedTransformer):
     def forward(
         self, hidden_states: Tensor, audio: Tensor, context: ClipContext
     ) -> tuple[Tensor, Tensor | None]:
-        """``hidden_states`` (B*F, C, H, W), ``audio`` (B*F, A, audio_dim) -> both updated; audio None at the end."""
+        """``hidden_states`` (B*F, C, H, W), ``audio`` (B*F, A, D) -> both updated; audio None at the end."""
         tokens, updated = self.transformer_blocks[0](
             self.tokens(hidden_states), audio, context.emotion, dict(context.attention_options)
         )

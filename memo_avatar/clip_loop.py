@@ -1,7 +1,7 @@
 """A video clip by clip: conditions, steps, decoding, and the one value that goes from clip to clip.
 
-The loop knows torch and the nets it is given, no file format, no user interface and no cache: a caller watches the
-steps through ``on_step`` and may wrap each clip's denoiser through ``wrap_denoiser``.
+The loop knows torch and the nets it is given, no file format, no user interface and no cache: a caller
+watches the steps through ``on_step`` and may wrap each clip's denoiser through ``wrap_denoiser``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class VAE(Protocol):
 
 @dataclass(frozen=True)
 class Portrait:
-    """Who speaks: ``pixel_values`` (1, 3, H, W) in -1..1 and ``face_embedding`` (1, 512), zeros if there is none."""
+    """Who speaks: ``pixel_values`` (1, 3, H, W) in -1..1; ``face_embedding`` (1, 512), zeros for none."""
 
     pixel_values: Tensor
     face_embedding: Tensor
@@ -71,8 +71,8 @@ class Portrait:
         shape = tuple(self.pixel_values.shape)
         if len(shape) != 4 or shape[:2] != (1, 3) or shape[2] % VAE_STRIDE or shape[3] % VAE_STRIDE:
             raise ValueError(
-                f"the portrait must be (1, 3, H, W) with H and W divisible by {VAE_STRIDE} but got {shape} (portrait). "
-                "Resize or crop the image."
+                f"the portrait must be (1, 3, H, W) with H and W divisible by {VAE_STRIDE} "
+                f"but got {shape} (portrait). Resize or crop the image."
             )
 
 
@@ -91,14 +91,14 @@ class Voice:
         frames = self.audio_embeddings.shape[0]
         if self.num_frames < 1 or frames < self.num_frames or self.emotions.shape[0] != frames:
             raise ValueError(
-                f"a voice must have features and emotions for its {self.num_frames} frames but got {frames} features "
-                f"and {self.emotions.shape[0]} emotions (voice). Encode audio that is not empty."
+                f"a voice must have features and emotions for its {self.num_frames} frames but got {frames} "
+                f"features and {self.emotions.shape[0]} emotions (voice). Encode audio that is not empty."
             )
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a video is sampled; the defaults are upstream's. ``guidance_scale`` <= 1 drops the uncond branch."""
+    """How a video is sampled, with upstream's defaults; ``guidance_scale`` <= 1 drops the uncond branch."""
 
     steps: int = 20
     guidance_scale: float = 3.5
@@ -124,8 +124,8 @@ class SamplingSettings:
 class ClipState:
     """All that one clip leaves to the next: enough to continue a video in another process.
 
-    ``past_frames`` (P, 3, H, W) in 0..1 float32, the last of the clip (all of them if the clip is shorter than P, as
-    upstream has it); ``generator`` is the noise generator's state.
+    ``past_frames`` (P, 3, H, W) in 0..1 float32, the last of the clip (all of them if the clip is shorter
+    than P, as upstream has it); ``generator`` is the noise generator's state.
     """
 
     clip_index: int
@@ -165,8 +165,8 @@ class Clip:
 class ClipDenoiser:
     """One clip's denoiser: ``denoiser(latents, timestep)`` -> velocity per branch.
 
-    ``latents`` is (1, 4, F, h, w) float32 and ``timestep`` a scalar in 0..1000. The parts are offered apart for
-    callers that watch or cut the net; they work on the joint batch of all branches.
+    ``latents`` is (1, 4, F, h, w) float32 and ``timestep`` a scalar in 0..1000. The parts are offered apart
+    for callers that watch or cut the net; they work on the joint batch of all branches.
     """
 
     def __init__(
@@ -226,9 +226,7 @@ class VideoConditions:
             [cond] if settings.branches == ("cond",) else [models.image_proj(torch.zeros_like(face)), cond]
         )
         self.face_tokens = torch.cat(tokens)  # (B, T, D)
-        same = (
-            len(tokens) > 1 and not portrait.face_embedding.any()
-        )  # no face was found: cond is uncond's zeros
+        same = len(tokens) > 1 and not portrait.face_embedding.any()  # no face: cond has uncond's zeros
         self.face_ids = (0,) * len(tokens) if same else tuple(range(len(tokens)))
         pixels = portrait.pixel_values.to(models.device, models.dtype)
         self.image_latents = vae.encode(pixels).to(models.device, models.dtype) * VAE_SCALE
@@ -243,7 +241,7 @@ class VideoConditions:
     def reference(
         self, plan: ReferencePlan, past_latents: Tensor | None
     ) -> tuple[ReferenceFeatures, ReferenceFeatures]:
-        """Features of the reference image (a run per face, kept for the video) and of the past frames (P, 4, h, w)."""
+        """Features of the reference image (a run per face, kept for the video) and of the past frames."""
         for face in plan.image_faces:
             if face not in self.image_features:
                 tokens = self.face_tokens[face : face + 1]
@@ -306,9 +304,9 @@ def generate_clips(
 ) -> Iterator[Clip]:
     """Generate a video, yielding each clip when it is done.
 
-    One noise generator, seeded with ``seed``, continues across clips (upstream does the same); ``draw_noise`` replaces
-    it. Give the ``state`` of a finished clip to continue after it: the result is that of an uninterrupted run. The
-    frames of all clips together are exactly ``voice.num_frames``.
+    One noise generator, seeded with ``seed``, continues across clips (upstream does the same); ``draw_noise``
+    replaces it. Give the ``state`` of a finished clip to continue after it: the result is that of an
+    uninterrupted run. The frames of all clips together are exactly ``voice.num_frames``.
     """
     settings = settings or SamplingSettings()
     conditions = VideoConditions(models, vae, portrait, settings)
@@ -334,7 +332,7 @@ def generate_clips(
 
 
 def clip_voice(voice: Voice, span: ClipSpan) -> tuple[Tensor, int]:
-    """A clip's audio features, the last frame repeated past the voice's end, and its most frequent emotion."""
+    """A clip's audio features, the last repeated past the voice's end, and its most frequent emotion."""
     index = torch.arange(span.start, span.stop).clamp(max=voice.audio_embeddings.shape[0] - 1)
     return voice.audio_embeddings[index], int(voice.emotions[index].mode().values)
 

@@ -46,9 +46,10 @@ class ReferencePlan:
     """Which (image, face) pairs go through the reference net for one clip, each distinct pair once.
 
     ``image_faces`` lists the faces (rows of the face tokens) with which the reference image runs, and
-    ``reference_rows[b][f]`` which of these runs frame f of branch b attends to. ``past_frames`` and ``past_faces``
-    list the runs of past frames; ``past_rows[b][p]`` says which of these is past frame p of branch b. In the first
-    clip every past frame is the reference image: there are no such runs, and ``past_rows`` points at ``image_faces``.
+    ``reference_rows[b][f]`` which of these runs frame f of branch b attends to. ``past_frames`` and
+    ``past_faces`` list the runs of past frames; ``past_rows[b][p]`` says which of these is past frame p of
+    branch b. In the first clip every past frame is the reference image: there are no such runs, and
+    ``past_rows`` points at ``image_faces``.
     """
 
     image_faces: tuple[int, ...]
@@ -63,11 +64,11 @@ def reference_plan(
 ) -> ReferencePlan:
     """Lay out the reference net's batch for a clip of ``frames`` frames after ``past_frames`` past frames.
 
-    Upstream stacks [image, P past frames] once per branch and *tiles* the branches' face tokens over the rows of the
-    stack, so past frames alternate between the faces; it tiles the branches' image features over the frames in the
-    same way, so the cond branch attends to both in turn. The published results come from this, so it is kept.
-    Upstream runs every row of every clip. Here: equal rows run once, and ``face_ids`` maps branches with equal face
-    tokens to one id.
+    Upstream stacks [image, P past frames] once per branch and *tiles* the branches' face tokens over the rows
+    of the stack, so past frames alternate between the faces; it tiles the branches' image features over the
+    frames in the same way, so the cond branch attends to both in turn. The published results come from this,
+    so it is kept. Upstream runs every row of every clip. Here: equal rows run once, and ``face_ids`` maps
+    branches with equal face tokens to one id.
     """
     branches = range(len(face_ids))
 

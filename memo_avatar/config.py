@@ -1,7 +1,8 @@
 """Sizes of MEMO's four nets, read from the weights and checked against the checkpoint's config files.
 
-Upstream's ``image_proj`` and ``audio_proj`` configs carry no sizes, so the shapes of the weights are the truth. What
-shapes cannot tell (head counts, group counts, epsilons) comes from the config, with upstream's values as defaults.
+Upstream's ``image_proj`` and ``audio_proj`` configs carry no sizes, so the shapes of the weights are the
+truth. What shapes cannot tell (head counts, group counts, epsilons) comes from the config, with upstream's
+values as defaults.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ class ReferenceUNetConfig(UNetConfig):
 class UNet3DConfig(UNetConfig):
     """Sizes of the diffusion net (upstream ``memo/models/unet_3d.py``).
 
-    ``motion_levels[i]`` says whether down block ``i`` and its mirror have motion modules (the mid block always has);
-    ``num_emotions`` counts the rows of the emotion table, the null class included; ``max_frames`` is the length of
-    the position table, hence of a clip.
+    ``motion_levels[i]`` says whether down block ``i`` and its mirror have motion modules (the mid block
+    always has); ``num_emotions`` counts the rows of the emotion table, the null class included;
+    ``max_frames`` is the length of the position table, hence of a clip.
     """
 
     out_channels: int = 4
@@ -141,7 +142,8 @@ class ImageProjectionConfig:
 
 @dataclass(frozen=True)
 class AudioProjectionConfig:
-    """A window of wav2vec2 states -> ``tokens`` tokens of width ``dim`` (upstream ``memo/models/audio_proj.py``).
+    """A window of wav2vec2 states -> ``tokens`` tokens of width ``dim`` (upstream
+    ``memo/models/audio_proj.py``).
 
     Only the product window x blocks x channels is visible in the weights: ``input_dim``.
     """

@@ -1,8 +1,8 @@
 """The values that condition one clip: everything the diffusion net reads besides latents and timestep.
 
-All of it is computed once per clip and constant over the clip's steps. Rows of the batch are branches ("uncond",
-"cond") or, in training, samples; :meth:`ClipContext.row` and :func:`join_contexts` take a batch apart and put it
-together, so branches can be evaluated alone or jointly with the same numbers to rounding.
+All of it is computed once per clip and constant over the clip's steps. Rows of the batch are branches
+("uncond", "cond") or, in training, samples; :meth:`ClipContext.row` and :func:`join_contexts` take a batch
+apart and put it together, so branches can be evaluated alone or jointly with the same numbers to rounding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LayerMemory:
 
 @dataclass(frozen=True)
 class MemoryState:
-    """Temporal memory of the whole net: for each motion layer, one :class:`LayerMemory` per linear attention."""
+    """Temporal memory of the whole net: per layer, one :class:`LayerMemory` per linear attention."""
 
     layers: tuple[tuple[LayerMemory, ...], ...]
 
@@ -75,7 +75,8 @@ class MemoryState:
 class ReferenceFeatures:
     """What the reference net keeps: one (R, L, C) tensor per layer of the diffusion net, in block order.
 
-    Where the layer has spatial attention it is the normalised input of that self-attention, else the ResNet's output.
+    Where the layer has spatial attention it is the normalised input of that self-attention, else the ResNet's
+    output.
     """
 
     layers: tuple[Tensor, ...]
@@ -89,8 +90,8 @@ class ReferenceFeatures:
 class LayerContext:
     """What one layer (ResNet + attentions + motion) reads.
 
-    ``face`` holds (B, T, C) keys and values; ``reference`` holds (U, L, C) ones for U runs of the reference image, or
-    None; ``memory`` has one entry per linear attention.
+    ``face`` holds (B, T, C) keys and values; ``reference`` holds (U, L, C) ones for U runs of the reference
+    image, or None; ``memory`` has one entry per linear attention.
     """
 
     face: KeyValue | None
@@ -102,9 +103,10 @@ class LayerContext:
 class ClipContext:
     """Everything that conditions one clip (built by :meth:`UNet3D.prepare_context`).
 
-    ``audio_tokens`` (B, F, n, d); ``emotion`` (B,) integer; ``has_reference`` one flag per row: uncond rows do not
-    attend to the reference image. ``reference_rows`` (R, F) integer says which of the U runs of the reference image
-    each frame of each flagged row attends to. ``attention_options`` is handed to the attention function at every call.
+    ``audio_tokens`` (B, F, n, d); ``emotion`` (B,) integer; ``has_reference`` one flag per row: uncond rows
+    do not attend to the reference image. ``reference_rows`` (R, F) integer says which of the U runs of the
+    reference image each frame of each flagged row attends to. ``attention_options`` is handed to the
+    attention function at every call.
     """
 
     audio_tokens: Tensor

@@ -1,7 +1,8 @@
 """The convolutional half of MEMO's nets: ResNet blocks, resampling, time embedding, feed-forward.
 
-Frames are folded into the batch: every tensor is (B*F, C, H, W), so one class serves the per-frame ("inflated")
-layers of the diffusion net and the two-dimensional reference net. ``temb`` is (B, T) and is repeated over frames.
+Frames are folded into the batch: every tensor is (B*F, C, H, W), so one class serves the per-frame
+("inflated") layers of the diffusion net and the two-dimensional reference net. ``temb`` is (B, T) and is
+repeated over frames.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .torch_ops import Operations
 
 
 def timestep_embedding(timestep: Tensor, channels: int) -> Tensor:
-    """Sinusoidal embedding (B,) -> (B, channels) in float32, cosines first (diffusers ``flip_sin_to_cos``)."""
+    """Sinusoids (B,) -> (B, channels) in float32, cosines first (diffusers ``flip_sin_to_cos``)."""
     half = channels // 2
     exponent = torch.arange(half, dtype=torch.float32, device=timestep.device) * (-math.log(10000.0) / half)
     angles = timestep.float()[:, None] * exponent.exp()[None]
@@ -30,7 +31,7 @@ def repeat_rows(x: Tensor, rows: int) -> Tensor:
 
 
 def group_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply a GroupNorm. torch refuses one row with one value per group (a 64-pixel image at the deepest level)."""
+    """Apply a GroupNorm; torch refuses one row with one value per group (64 pixels, deepest level)."""
     if x.numel() == norm.num_groups:
         return norm(torch.cat([x, x]))[:1]
     return norm(x)
@@ -51,7 +52,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm, SiLU, conv, + time, GroupNorm, SiLU, conv, + shortcut (upstream ``memo/models/resnet.py``)."""
+    """Norm, SiLU, conv, + time, norm, SiLU, conv, + shortcut (upstream ``memo/models/resnet.py``)."""
 
     def __init__(
         self,
@@ -99,7 +100,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest resize to ``size`` (height, width), then a 3x3 convolution.
 
-    The size is that of the skip connection to come, so heights and widths that are no multiple of 8 latents work.
+    The size is that of the skip connection to come, so heights and widths that are no multiple of 8 latents
+    work.
     """
 
     def __init__(self, channels: int, *, operations: Operations, **factory: Any) -> None:
@@ -125,7 +127,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
-        self.net = nn.ModuleList(
+        self.net: Any = nn.ModuleList(
             [
                 _GEGLU(dim, 4 * dim, operations=operations, **factory),
                 nn.Identity(),

@@ -11,9 +11,10 @@ from .config import UNetConfig
 class BlockSpec:
     """One down, mid or up block.
 
-    ``resnets`` holds (in, out) channels per ResNet; ``channels`` is the block's width; ``audio_dim`` the inner width
-    of each layer's audio transformer (upstream builds it from the block's *input* width); ``resample`` says whether a
-    down- or upsampler ends the block; ``level`` counts resolutions from the top; ``final`` marks the last up block.
+    ``resnets`` holds (in, out) channels per ResNet; ``channels`` is the block's width; ``audio_dim`` the
+    inner width of each layer's audio transformer (upstream builds it from the block's *input* width);
+    ``resample`` says whether a down- or upsampler ends the block; ``level`` counts resolutions from the top;
+    ``final`` marks the last up block.
     """
 
     channels: int

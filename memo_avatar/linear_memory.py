@@ -1,9 +1,10 @@
 """Memory-guided linear attention over time (paper section 3.2, upstream ``memo/models/motion_module.py``).
 
 Per pixel and head, with q = softmax over channels times scale and k = softmax over the frames of the call:
-``KV = d*memory.kv + k'v``, ``Z = d*memory.z + sum k``, ``out = q KV / clamp(q Z, 1e-10)``, d = 0.9. The memory comes
-from the past frames' reference features and changes once per clip. Upstream: it lives in the attention processors,
-updated as a side effect of the first step. Here: a value, computed by :meth:`MotionModule.update` and passed in.
+``KV = d*memory.kv + k'v``, ``Z = d*memory.z + sum k``, ``out = q KV / clamp(q Z, 1e-10)``, d = 0.9. The
+memory comes from the past frames' reference features and changes once per clip. Upstream: it lives in the
+attention processors, updated as a side effect of the first step. Here: a value, computed by
+:meth:`MotionModule.update` and passed in.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MemoryLinearAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.scale = (dim // heads) ** -0.5
-        self.pos_encoder = _PositionTable(dim, max_frames, **factory)
+        self.pos_encoder: Any = _PositionTable(dim, max_frames, **factory)
         self.to_q = operations.Linear(dim, dim, bias=False, **factory)
         self.to_k = operations.Linear(dim, dim, bias=False, **factory)
         self.to_v = operations.Linear(dim, dim, bias=False, **factory)
@@ -60,7 +61,7 @@ class MemoryLinearAttention(nn.Module):
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
     def update(self, past: KeyValue, rows: Tensor, memory: LayerMemory | None) -> LayerMemory:
-        """The memory after the past frames: ``past`` (R, L, C), ``rows`` (B, P) says which of the R each one is."""
+        """The memory after the past frames: ``past`` (R, L, C), ``rows`` (B, P) into the R."""
         batch, frames = rows.shape
         key, value = (
             x[rows.flatten()].unflatten(0, (batch, frames)).transpose(1, 2).flatten(0, 1)
@@ -116,7 +117,7 @@ class _TemporalTransformer(nn.Module):
         super().__init__()
         self.norm = operations.GroupNorm(_GROUPS, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, channels, **factory)
-        self.transformer_blocks = nn.ModuleList(
+        self.transformer_blocks: Any = nn.ModuleList(
             [
                 _TemporalBlock(channels, heads, attentions, max_frames, operations=operations, **factory)
                 for _ in range(blocks)
@@ -166,8 +167,8 @@ class MotionModule(nn.Module):
     ) -> tuple[LayerMemory, ...]:
         """Memory after the past frames; ``features`` (R, L, C) of the reference net, ``rows`` (B, P) into R.
 
-        Upstream: the past frames' queries are computed as well, and everything at every step. Here: keys and values,
-        once per clip and once per distinct frame.
+        Upstream: the past frames' queries are computed as well, and everything at every step. Here: keys and
+        values, once per clip and once per distinct frame.
         """
         net, attentions = self.temporal_transformer, self._attentions()
         tokens = net.proj_in(group_norm(net.norm, features.transpose(1, 2)).transpose(1, 2))

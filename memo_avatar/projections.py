@@ -58,8 +58,8 @@ class AudioProjection(nn.Module):
         if windows.shape[-1] != self.config.input_dim:
             shape = tuple(audio_embeddings.shape[2:])
             raise ValueError(
-                f"the audio features of a frame must hold {self.config.input_dim} numbers (window x layers x width) "
-                f"but got {windows.shape[-1]} = {' x '.join(map(str, shape))} (audio_proj). "
+                f"the audio features of a frame must hold {self.config.input_dim} numbers "
+                f"(window x layers x width) but got {' x '.join(map(str, shape))} (audio_proj). "
                 "Use the audio encoder that this checkpoint was trained with."
             )
         hidden = F.relu(self.proj2(F.relu(self.proj1(windows))))

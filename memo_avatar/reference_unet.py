@@ -34,13 +34,13 @@ class _Block(nn.Module):
         super().__init__()
         groups = {"groups": config.norm_num_groups}
         temb_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
+        self.resnets: Any = nn.ModuleList(
             [
                 ResnetBlock(i, o, temb_channels, eps=config.norm_eps, **groups, **factory)
                 for i, o in spec.resnets
             ]
         )
-        self.attentions = None
+        self.attentions: Any = None
         if spec.attention:
             self.attentions = nn.ModuleList(
                 [
@@ -62,7 +62,7 @@ class _Block(nn.Module):
         """One layer after its ResNet -> (states, feature); the feature is (R, L, C)."""
         if self.attentions is None:
             return hidden_states, hidden_states.flatten(2).transpose(1, 2)
-        return self.attentions[index].forward_reference(hidden_states, face_tokens)  # pyright: ignore
+        return self.attentions[index].forward_reference(hidden_states, face_tokens)
 
 
 class _DownBlock(_Block):
@@ -103,9 +103,9 @@ class ReferenceUNet(nn.Module):
         self.conv_in = operations.Conv2d(config.in_channels, width, 3, padding=1, **weights)
         self.time_embedding = TimestepEmbedding(width, 4 * width, **factory)
         factory["attention"] = attention
-        self.down_blocks = nn.ModuleList([_DownBlock(config, spec, **factory) for spec in layout.down])
+        self.down_blocks: Any = nn.ModuleList([_DownBlock(config, spec, **factory) for spec in layout.down])
         self.mid_block = _Block(config, layout.mid, 1, **factory)
-        self.up_blocks = nn.ModuleList([_UpBlock(config, spec, **factory) for spec in layout.up])
+        self.up_blocks: Any = nn.ModuleList([_UpBlock(config, spec, **factory) for spec in layout.up])
 
     def forward(self, latents: Tensor, face_tokens: Tensor) -> ReferenceFeatures:
         """Features of R images: ``latents`` (R, 4, h, w), ``face_tokens`` (R, T, D)."""

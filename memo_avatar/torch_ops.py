@@ -12,11 +12,12 @@ from torch import Tensor, nn
 Attention = Callable[..., Tensor]
 """``attention(q, k, v, heads, **options)``: q (B, L, N*D), k and v (B, S, N*D) -> (B, L, N*D).
 
-The signature of ComfyUI's ``optimized_attention``; ``options`` come from :class:`ClipContext.attention_options`.
+The signature of ComfyUI's ``optimized_attention``; ``options`` come from
+:class:`ClipContext.attention_options`.
 """
 
 Operations = Any
-"""A namespace with Linear, Conv2d, GroupNorm, LayerNorm and Embedding: ``torch.nn`` or one of ``comfy.ops``."""
+"""A namespace with Linear, Conv2d, GroupNorm, LayerNorm, Embedding: ``torch.nn`` or a ``comfy.ops`` one."""
 
 operations: Operations = nn
 

@@ -1,8 +1,9 @@
 """The diffusion net: predicts the flow-matching velocity of one clip (upstream ``memo/models/unet_3d.py``).
 
-``forward = head(body(stem(x)))``. The stem is one convolution, the body all blocks, the head norm, SiLU and one
-convolution. What conditions a clip is a value (:class:`ClipContext`), so the same call gives the same answer however
-often and in whatever order it is made. Legend: B branches, F frames, C channels, h w latent height and width.
+``forward = head(body(stem(x)))``. The stem is one convolution, the body all blocks, the head norm, SiLU and
+one convolution. What conditions a clip is a value (:class:`ClipContext`), so the same call gives the same
+answer however often and in whatever order it is made. Legend: B branches, F frames, C channels, h w latent
+height and width.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class UNet3D(nn.Module):
             reference: features of U runs of the reference image, or None if no branch has one.
             has_reference: one flag per branch; R of them are set.
             memory: from :meth:`update_memory`.
-            reference_rows: (R, F) integer, which of the U runs each frame of each flagged branch attends to; None
-                where run r belongs to the r-th flagged branch.
+            reference_rows: (R, F) integer, which of the U runs each frame of each flagged branch attends to;
+                None where run r belongs to the r-th flagged branch.
 
         Raises:
             ValueError: the batch sizes disagree, or the clip has more frames than the position table.
@@ -88,8 +89,8 @@ class UNet3D(nn.Module):
         sizes = (face_tokens.shape[0], emotion.shape[0], len(has_reference))
         if any(size != batch for size in sizes):
             raise ValueError(
-                f"face tokens, emotions and reference flags must have {batch} rows, one per branch, but got {sizes} "
-                "(prepare_context). Give every branch its own row."
+                f"face tokens, emotions and reference flags must have {batch} rows, one per branch, "
+                f"but got {sizes} (prepare_context). Give every branch its own row."
             )
         if not 1 <= frames <= self.config.max_frames:
             raise ValueError(
@@ -100,7 +101,7 @@ class UNet3D(nn.Module):
         for index, (spatial, _) in enumerate(self.layer_modules()):
             face = seen = None
             if spatial is not None:
-                block = spatial.transformer_blocks[0]
+                block: Any = spatial.transformer_blocks[0]
                 face = block.attn2.project(face_tokens)
                 seen = block.attn1.project(reference.layers[index]) if reference is not None else None
             layers.append(LayerContext(face, seen, memory.layers[index]))
@@ -115,8 +116,9 @@ class UNet3D(nn.Module):
     ) -> MemoryState:
         """The temporal memory after a clip's past frames; call it once per clip.
 
-        ``features`` come from the reference net for R distinct (frame, face) pairs; ``rows`` (B, P) integer says which
-        of them is branch b's past frame p. ``memory`` is that of the clip before, or None for the first clip.
+        ``features`` come from the reference net for R distinct (frame, face) pairs; ``rows`` (B, P) integer
+        says which of them is branch b's past frame p. ``memory`` is that of the clip before, or None for the
+        first clip.
         """
         layers: list[tuple[LayerMemory, ...]] = []
         for index, (_, motion) in enumerate(self.layer_modules()):
@@ -137,7 +139,7 @@ class UNet3D(nn.Module):
         return self.conv_in(latents.transpose(1, 2).flatten(0, 1))
 
     def modulated_input(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
-        """The first ResNet's time-modulated activation, (B*F, C, h, w): what step caches watch, at < 1 % of a step."""
+        """The first ResNet's time-modulated activation (B*F, C, h, w): what step caches watch."""
         resnet: ResnetBlock = self.down_blocks[0].resnets[0]  # pyright: ignore
         return resnet.modulated_input(hidden_states, temb)
 
@@ -161,8 +163,8 @@ class UNet3D(nn.Module):
     def forward(self, latents: Tensor, timestep: Tensor | float, context: ClipContext) -> Tensor:
         """The velocity of every branch.
 
-        ``latents`` (B, 4, F, h, w), or (1, 4, F, h, w) for all branches alike; ``timestep`` in 0..1000, a number or
-        (B,); any height and width. Returns (B, 4, F, h, w) in the latents' dtype.
+        ``latents`` (B, 4, F, h, w), or (1, 4, F, h, w) for all branches alike; ``timestep`` in 0..1000, a
+        number or (B,); any height and width. Returns (B, 4, F, h, w) in the latents' dtype.
         """
         latents = repeat_rows(latents, context.batch)
         temb = self.embed_timestep(timestep, context.batch, latents.dtype)

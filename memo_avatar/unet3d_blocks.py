@@ -1,7 +1,7 @@
 """Down, mid and up blocks of the diffusion net (upstream ``memo/models/unet_3d_blocks.py``).
 
-A layer is ResNet -> spatial transformer -> audio transformer -> motion module; plain blocks have no transformers.
-Image states are (B*F, C, H, W), audio states (B*F, A, D) and travel through all layers.
+A layer is ResNet -> spatial transformer -> audio transformer -> motion module; plain blocks have no
+transformers. Image states are (B*F, C, H, W), audio states (B*F, A, D) and travel through all layers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Block(nn.Module):
     motion_modules: nn.ModuleList | None
 
     def __init__(self, config: UNet3DConfig, spec: BlockSpec, layers: int, **factory: Any) -> None:
-        """``layers`` counts those with attention and motion; ``factory``: attention, operations, dtype, device."""
+        """``layers`` counts those with attention and motion; ``factory`` holds the constructor arguments."""
         super().__init__()
         self.layer_count = layers
         self.attentions = self.audio_modules = self.motion_modules = None

@@ -1,7 +1,8 @@
 """Compare this MEMO with stored results of upstream's own code: ``python tests/parity/check.py CASE_DIR...``.
 
-A case is laid out as ``tests/goldens/README.md`` says: a model case has ``checkpoint/``, an audio case ``speech.wav``.
-Prints every tensor's relative L2 error, its largest absolute error and its tolerance; exits 1 when one is passed.
+A case is laid out as ``tests/goldens/README.md`` says: a model case has ``checkpoint/``, an audio case
+``speech.wav``. Prints every tensor's relative L2 error, its largest absolute error and its tolerance; exits 1
+when one is passed.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def compare(name: str, ours: Tensor, theirs: Tensor, noise: float = 0.0) -> Row:
-    """One row; a shape that differs is an infinite error. ``noise`` is the rounding noise measured for this tensor."""
+    """One row; another shape is an infinite error. ``noise`` is its measured rounding noise."""
     if ours.shape != theirs.shape:
         return Row(f"{name} {tuple(ours.shape)} != {tuple(theirs.shape)}", *(float("inf"),) * 3, 0.0)
     relative, absolute = relative_error(ours, theirs), float((ours.double() - theirs.double()).abs().max())
@@ -160,9 +161,9 @@ def load_case(case: Path, dtype: torch.dtype) -> tuple[MemoModels, DiffusersVAE]
 def ill_conditioned(models: MemoModels, golden: Mapping[str, Tensor]) -> bool:
     """Whether some GroupNorm sees a single value per group.
 
-    Its exact result is its bias, but float32 computes ``x * s + (bias - x * s)`` with s = 1/sqrt(eps): rounding noise
-    about 1e-4 of the result, different for every last bit of x, hence for every processor and kernel, upstream's own
-    code included.
+    Its exact result is its bias, but float32 computes ``x * s + (bias - x * s)`` with s = 1/sqrt(eps):
+    rounding noise about 1e-4 of the result, different for every last bit of x, hence for every processor and
+    kernel, upstream's own code included.
     """
     config = models.config.diffusion_net
     height, width = (size // VAE_STRIDE for size in golden["pixel_values"].shape[2:])
