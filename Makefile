@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?= --quick
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -53,7 +54,7 @@ browser: $(CAN_TEST)
 	$(call timed,make browser,$(VENV_PYTHON) -m pytest tests/browser $(PYTEST_ARGS))
 
 bench: $(CAN_RENDER)
-	$(call timed,make bench,$(VENV_PYTHON) -m benchmarks.flops)
+	$(call timed,make bench,$(VENV_PYTHON) -m benchmarks.flops && $(VENV_PYTHON) -m benchmarks.caching $(BENCH_ARGS))
 
 fix: $(CAN_TEST)
 	$(VENV_PYTHON) -m ruff check --fix .
