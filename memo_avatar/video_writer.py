@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -169,12 +170,13 @@ class VideoWriter:
         )
 
     def _release(self) -> None:
+        import av
+
         if self._sound is not None:
             self._sound.close()
-        try:
+        with suppress(av.FFmpegError, OSError):  # a file that couldn't be finished has been told by now
             self._container.close()
-        finally:
-            self._partial.unlink(missing_ok=True)
+        self._partial.unlink(missing_ok=True)
 
 
 class _SoundSource:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from memo_avatar.audio_features import frame_windows, normalize_waveform, pad_to_clips, voice_features
 from memo_avatar.media import load_audio
-from standalone.wav2vec2 import TransformersVoiceEncoder, load_wav2vec2
+from standalone.wav2vec2 import TransformersVoiceEncoder, extract_in_chunks, load_wav2vec2
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,13 @@ def test_states_are_those_of_the_whole_model(goldens: Path, encoder: Transformer
     for layer, before, after in zip(layers, states[:-1], states[1:], strict=True):
         output = layer(before)
         torch.testing.assert_close(output[0] if isinstance(output, tuple) else output, after)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("num_samples", [16_000, 15_999, 6_400, 401])
+def test_chunks_give_the_features_of_the_whole(encoder: TransformersVoiceEncoder, num_samples: int) -> None:
+    waveform = torch.randn(1, num_samples, generator=torch.Generator().manual_seed(3))
+    whole = encoder.feature_extractor(waveform)
+    layers = encoder.model.feature_extractor.conv_layers
+    chunked = extract_in_chunks(layers, waveform[:, None], chunk_samples=3_200)
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
