@@ -152,7 +152,7 @@ class Calibration:
         """Write as JSON; a reader never sees half a file."""
         path = Path(path)
         partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
         partial.replace(path)
 
     @classmethod
