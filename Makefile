@@ -14,7 +14,7 @@ BENCH_ARGS ?= --quick
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 # Python compiles what it imports; compiling everything at installation would take longer than the demo.
-PIP_INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile
+PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --no-compile
 CAN_RENDER := $(VENV)/.can-render
 CAN_TEST := $(VENV)/.can-test
 
