@@ -79,7 +79,8 @@ class PoolingVAE:
 def tiny_portrait(height: int = 32, width: int = 32, *, face: bool = True) -> Portrait:
     """Smooth random pixels, with a random face embedding or none."""
     generator = torch.Generator().manual_seed(1)
-    pixels = F.interpolate(torch.rand(1, 3, 4, 4, generator=generator), size=(height, width), mode="bilinear")
+    coarse = torch.rand(1, 3, 4, 4, generator=generator)
+    pixels = F.interpolate(coarse, size=(height, width), mode="bilinear")
     embedding = torch.randn(1, 512, generator=generator) if face else torch.zeros(1, 512)
     return Portrait(pixels * 2 - 1, embedding)
 

@@ -56,7 +56,7 @@ def test_first_clip_runs_the_image_once_per_face() -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_plan_equals_upstreams_tiling(frames: int, past: int, faces: tuple[int, ...], first: bool) -> None:
     plan = reference_plan(faces, frames, past, first_clip=first)
-    # Upstream: rows [image, past...] per branch; faces tiled over the rows; image features tiled over the frames.
+    # Upstream: rows [image, past...] per branch; faces tiled over the rows, image features over the frames.
     stack = [
         (0 if first else p, faces[i % len(faces)]) for i, p in enumerate([*range(past + 1)] * len(faces))
     ]

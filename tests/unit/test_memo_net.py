@@ -205,5 +205,5 @@ def test_memory_survives_flattening(models: MemoModels) -> None:
 
 
 def test_audio_of_another_encoder_is_refused(models: MemoModels) -> None:
-    with pytest.raises(ValueError, match="must hold 30 numbers .* but got 5 x 4 x 3"):
+    with pytest.raises(ValueError, match=r"must hold 30 numbers .* but got 5 x 4 x 3"):
         models.audio_proj(random(1, 2, 5, 4, 3))
