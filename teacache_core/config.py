@@ -43,6 +43,7 @@ class StepCacheConfig:
     compute_last: never skip the last step (TeaCache as published).
     coefficients: polynomial for the signal's change, highest power first; None takes the calibration's.
     on_skip: return the last computed value again ("reuse"), or the line through the last two ("forecast").
+    damping: one factor per step on the slope of its forecast, as a report's schedule has them; None is 1.
     target: what is stored: the net's output ("velocity"), or output minus input of its body ("residual").
     cache_device, cache_dtype: where and how stored tensors are kept; None keeps them as they are.
     """
@@ -58,6 +59,7 @@ class StepCacheConfig:
     compute_last: bool = False
     coefficients: tuple[float, ...] | None = None
     on_skip: OnSkip = "forecast"
+    damping: tuple[float, ...] | None = None
     target: Target = "velocity"
     cache_device: str | None = None
     cache_dtype: torch.dtype | None = None
@@ -67,6 +69,8 @@ class StepCacheConfig:
             object.__setattr__(self, "step_mask", tuple(self.step_mask.replace(",", " ").split()))
         if self.coefficients is not None:
             object.__setattr__(self, "coefficients", tuple(float(value) for value in self.coefficients))
+        if self.damping is not None:
+            object.__setattr__(self, "damping", tuple(float(value) for value in self.damping))
         _check_rule(self)
         _check_limits(self)
         _check_storage(self)
@@ -114,7 +118,7 @@ class StepCacheConfig:
         known = dict(values)
         if known.get("cache_dtype") is not None:
             known["cache_dtype"] = getattr(torch, known["cache_dtype"])
-        for name in ("step_mask", "coefficients"):
+        for name in ("step_mask", "coefficients", "damping"):
             if known.get(name) is not None:
                 known[name] = tuple(known[name])
         return cls(**known)
@@ -189,6 +193,13 @@ def _check_storage(config: StepCacheConfig) -> None:
                 f"Expected {name} to be {' or '.join(allowed)} but got {value!r} (cache settings). Use "
                 f"{allowed[-1]}."
             )
+    if config.damping is not None and not all(
+        math.isfinite(value) and value >= 0 for value in config.damping
+    ):
+        raise CacheConfigError(
+            f"Expected damping factors of 0 or more but got {config.damping} (cache settings). "
+            "Use 1 for the line."
+        )
     if config.cache_dtype is not None and not config.cache_dtype.is_floating_point:
         raise CacheConfigError(
             f"Expected a floating point cache_dtype but got {config.cache_dtype} (cache settings). "

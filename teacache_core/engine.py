@@ -78,6 +78,7 @@ class StepCache:
             finally:
                 run.close()
             self.report.records.extend(records)
+            self.report.damping = run.plan.damping or self.report.damping
             self.report.cache_bytes = max(self.report.cache_bytes, run.peak_bytes)
             if recording is not None:
                 self._learn(recording, clip_index)

@@ -13,18 +13,21 @@ from .config import OnSkip
 MAX_HORIZON = 3.0
 
 
-def replay_weights(
-    on_skip: OnSkip, sigma: float, newest_sigma: float, previous_sigma: float | None
-) -> tuple[float, float]:
-    """Weights of (newest, previous) at noise level `sigma`; (1, 0) is plain reuse.
+def horizon(sigma: float, newest_sigma: float, previous_sigma: float | None) -> float:
+    """How far `sigma` lies past the newest value, in gaps between the last two; 0 where there is no gap."""
+    if previous_sigma is None or newest_sigma == previous_sigma:
+        return 0.0
+    gaps = (sigma - newest_sigma) / (newest_sigma - previous_sigma)
+    return min(max(gaps, 0.0), MAX_HORIZON)
 
-    First-order forecast, linear in sigma: v(sigma) = v1 + (v1 - v0) * (sigma - s1) / (s1 - s0).
+
+def replay_weights(on_skip: OnSkip, gaps: float, damping: float = 1.0) -> tuple[float, float]:
+    """Weights of (newest, previous) at a horizon of `gaps`; (1, 0) is plain reuse.
+
+    First-order forecast, linear in sigma: v = v1 + damping * gaps * (v1 - v0); damping 1 is the line itself.
     """
-    if on_skip == "reuse" or previous_sigma is None or newest_sigma == previous_sigma:
-        return 1.0, 0.0
-    horizon = (sigma - newest_sigma) / (newest_sigma - previous_sigma)
-    horizon = min(max(horizon, 0.0), MAX_HORIZON)
-    return 1.0 + horizon, -horizon
+    reach = 0.0 if on_skip == "reuse" else gaps * damping
+    return 1.0 + reach, -reach
 
 
 def combine(newest: Tensor, previous: Tensor | None, weights: tuple[float, float]) -> Tensor:

@@ -26,6 +26,7 @@ class RunPlan:
     mask: str | None = None
     schedule: str | None = None
     record: bool = False
+    damping: tuple[float, ...] | None = None
 
     @property
     def needs_signal(self) -> bool:
@@ -39,6 +40,10 @@ class RunPlan:
         if self.schedule is not None:
             return self.schedule[step] != "0"
         return None
+
+    def trust(self, step: int) -> float:
+        """Damping of a forecast at this step."""
+        return 1.0 if self.damping is None or step >= len(self.damping) else self.damping[step]
 
     def expected_change(self, change: float) -> float:
         """What a measured change of the signal is worth."""
@@ -54,11 +59,12 @@ def plan_run(
     if mode == "off":
         return RunPlan(mask="")
     if mode == "mask":
-        return RunPlan(mask=config.masks[min(clip_index, len(config.masks) - 1)])
+        return RunPlan(mask=config.masks[min(clip_index, len(config.masks) - 1)], damping=config.damping)
     if mode == "calibrate" or (calibration is None and (mode == "schedule" or config.calibrate_online)):
         return RunPlan(record=True)
     if mode == "schedule" and calibration is not None:
-        return RunPlan(schedule=plan_schedule(calibration.gram(), calibration.sigmas, sigmas, config))
+        schedule = plan_schedule(calibration.gram(), calibration.sigmas, sigmas, config)
+        return RunPlan(schedule=schedule.mask, damping=schedule.damping)
     if config.coefficients is not None:
         return RunPlan(threshold=config.rel_l1_thresh, rescale=Rescale(config.coefficients))
     if calibration is None:

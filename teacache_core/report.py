@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class RunReport:
     notes: list[str] = field(default_factory=list[str])
     records: list[StepRecord] = field(default_factory=list[StepRecord])
     cache_bytes: int = 0
+    damping: tuple[float, ...] | None = None
 
     def clips(self) -> dict[int, list[StepRecord]]:
         """Records by clip."""
@@ -94,6 +95,18 @@ class RunReport:
             "".join("1" if record.computed else "0" for record in clip) for clip in self.clips().values()
         )
 
+    def replay_config(self) -> StepCacheConfig:
+        """Settings that repeat this video's decisions and forecasts exactly."""
+        return replace(
+            self.config,
+            rel_l1_thresh=0.0,
+            target_speedup=None,
+            calibrate=False,
+            calibrate_online=False,
+            step_mask=self.masks(),
+            damping=self.damping,
+        )
+
     def percentiles(self, name: str, points: Iterable[int] = (0, 25, 50, 75, 95, 100)) -> dict[int, float]:
         """Percentiles of one numeric field over the evaluations where it is known."""
         values = sorted(value for record in self.records if (value := getattr(record, name)) is not None)
@@ -113,6 +126,7 @@ class RunReport:
             "totals": {**asdict(totals), "skipped": totals.skipped, "speedup": totals.speedup},
             "cache_bytes": self.cache_bytes,
             "step_mask": list(self.masks()),
+            "damping": None if self.damping is None else list(self.damping),
             "percentiles": {
                 name: self.percentiles(name) for name in ("rel_l1", "output_change", "replay_error")
             },
@@ -128,6 +142,7 @@ class RunReport:
             notes=list(values["notes"]),
             records=[StepRecord(**record) for record in values["records"]],
             cache_bytes=values["cache_bytes"],
+            damping=None if values["damping"] is None else tuple(values["damping"]),
         )
 
     def summary(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .clock import Stopwatch
 from .config import StepCacheConfig
-from .forecast import combine, replay_weights
+from .forecast import combine, horizon, replay_weights
 from .metric import rel_l1, to_floats
 from .plan import RunPlan
 from .policy import Decision, Observation, decide
@@ -210,13 +210,9 @@ class CacheRun:
         return None if previous is None or previous.shape != current.shape else rel_l1(current, previous)
 
     def _replayed(self, state: BranchState) -> Tensor:
-        previous = state.previous
-        weights = replay_weights(
-            self.config.on_skip,
-            self._expect_evaluation().record.sigma,
-            state.newest.sigma,
-            None if previous is None else previous.sigma,
-        )
+        record, previous = self._expect_evaluation().record, state.previous
+        gaps = horizon(record.sigma, state.newest.sigma, None if previous is None else previous.sigma)
+        weights = replay_weights(self.config.on_skip, gaps, self.plan.trust(record.step))
         return combine(state.newest.value, None if previous is None else previous.value, weights)
 
     def _step_of(self, sigma: float) -> int:

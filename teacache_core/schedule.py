@@ -1,10 +1,12 @@
-"""Which steps to compute: the set that loses least at a given cost, found by a dynamic programme.
+"""Which steps to compute, and how far to trust each forecast: the plan that loses least at a given cost.
 
-A recording of one full run knows the inner products of the velocities of all its steps. Since a skipped step
-returns
-a weighted sum of two computed velocities, the error of any skip is a quadratic form in these products: no
-tensor is needed here, and every schedule can be priced. The price of a window of skipped steps is the length
-of the error it adds to the latents, |sum_i dsigma_i * (v_i - forecast_i)|; windows add up.
+A recording of one full run knows the inner products of the velocities of all its steps. A skipped step
+returns v_b + damping * gaps * (v_b - v_a), so the length of its error follows from these products: no tensor
+is needed here, and every schedule can be priced. The best damping of each forecast has a closed form.
+
+What the skipped steps between two computed ones add to the latents, sum_i dsigma_i * |error_i|, is one
+window's error. Errors of one window point the same way, those of different windows do not, so windows are
+squared and added. A dynamic programme finds the cheapest set.
 
 Legend: N steps; a <= b the last two computed steps (a == b: only one so far); c the next one (N: the end).
 """
@@ -12,13 +14,18 @@ Legend: N steps; a <= b the last two computed steps (a == b: only one so far); c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from .config import OnSkip, StepCacheConfig
-from .forecast import replay_weights
+from .forecast import horizon
+from .metric import to_floats
+
+MAX_DAMPING = 2.0
+_SMALLEST = 1e-30
 
 
 def step_weights(sigmas: Sequence[float]) -> list[float]:
@@ -26,26 +33,38 @@ def step_weights(sigmas: Sequence[float]) -> list[float]:
     return [abs(here - there) for here, there in pairwise(sigmas)]
 
 
-def window_costs(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip) -> Tensor:
-    """costs[a, b, c]: error added to the latents by skipping every step strictly between b and c.
+def fit_forecast(
+    gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip, a: int, b: int
+) -> tuple[Tensor, Tensor]:
+    """(damping, squared error) of forecasting each step after b from a and b: two (N - b - 1,) tensors."""
+    later = range(b + 1, gram.shape[0])
+    if on_skip == "reuse" or a == b:
+        gaps = torch.zeros(len(later), dtype=torch.float64)
+    else:
+        gaps = torch.tensor(
+            [horizon(sigmas[step], sigmas[b], sigmas[a]) for step in later], dtype=torch.float64
+        )
+    moved = gram.diagonal()[b + 1 :] - 2 * gram[b + 1 :, b] + gram[b, b]  # |v_i - v_b|^2
+    slope = gram[b, b] - 2 * gram[a, b] + gram[a, a]  # |v_b - v_a|^2
+    along = gram[b + 1 :, b] - gram[b + 1 :, a] - gram[b, b] + gram[a, b]  # (v_i - v_b) . (v_b - v_a)
+    damping = (along / (gaps * slope).clamp_min(_SMALLEST)).clamp(0.0, MAX_DAMPING)
+    reach = damping * gaps
+    return damping, (moved - 2 * reach * along + reach.square() * slope).clamp_min(0.0)
 
-    gram: (N, N) float64, inner products of the steps' velocities; sigmas: N + 1 levels. Returns (N, N, N +
-    1).
+
+def window_costs(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip) -> Tensor:
+    """costs[a, b, c]: price of skipping every step strictly between b and c.
+
+    gram: (N, N) float64, inner products of the steps' velocities; sigmas: N + 1 levels; gives (N, N, N + 1).
     """
     count = gram.shape[0]
-    weights = step_weights(sigmas)
+    weights = torch.tensor(step_weights(sigmas), dtype=torch.float64)
     costs = torch.full((count, count, count + 1), float("inf"), dtype=torch.float64)
     for b in range(count):
         for a in range(b + 1):
-            previous = None if a == b else sigmas[a]
-            rows = [[0.0] * count for _ in range(b, count)]  # row k: error of skipping step b+k
-            for row, step in zip(rows[1:], range(b + 1, count), strict=True):
-                newest_weight, previous_weight = replay_weights(on_skip, sigmas[step], sigmas[b], previous)
-                row[step] += weights[step]
-                row[b] -= weights[step] * newest_weight
-                row[a] -= weights[step] * previous_weight
-            errors = torch.tensor(rows, dtype=torch.float64).cumsum(0)  # row k: of skipping b+1 .. b+k
-            costs[a, b, b + 1 :] = ((errors @ gram) * errors).sum(-1).clamp_min(0.0).sqrt()
+            _, squared = fit_forecast(gram, sigmas, on_skip, a, b)
+            costs[a, b, b + 1] = 0.0
+            costs[a, b, b + 2 :] = (weights[b + 1 :] * squared.sqrt()).cumsum(0).square()
     return costs
 
 
@@ -120,14 +139,26 @@ def as_mask(steps: Sequence[int], count: int) -> str:
     return "".join("1" if step in chosen else "0" for step in range(count))
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """mask: "1" computed, "0" skipped. damping: one factor per step, how far to trust its forecast."""
+
+    mask: str
+    damping: tuple[float, ...]
+
+
 def plan_schedule(
     gram: Tensor, known: Sequence[float], sigmas: Sequence[float], config: StepCacheConfig
-) -> str:
-    """The mask for a run over `sigmas` (N + 1 levels) at `config.target_speedup`, from a recording at
-    `known`.
-    """
+) -> Schedule:
+    """For a run over `sigmas` (N + 1 levels) at `config.target_speedup`, from a recording at `known`."""
     count = len(sigmas) - 1
     computed = max(1, int(count / (config.target_speedup or 1.0) + 1e-9))
-    costs = window_costs(resample(gram, known, sigmas[:-1]), sigmas, config.on_skip)
+    gram = resample(gram, known, sigmas[:-1])
+    costs = window_costs(gram, sigmas, config.on_skip)
     steps, _ = cheapest_steps(forbid(costs, sigmas, config), computed)
-    return as_mask(steps, count)
+    damping = [1.0] * count
+    for index, b in enumerate(steps):
+        fitted, _ = fit_forecast(gram, sigmas, config.on_skip, steps[max(index - 1, 0)], b)
+        end = steps[index + 1] if index + 1 < len(steps) else count
+        damping[b + 1 : end] = to_floats(fitted)[: end - b - 1]
+    return Schedule(as_mask(steps, count), tuple(damping))

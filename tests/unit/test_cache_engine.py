@@ -292,6 +292,17 @@ def test_any_run_can_be_replayed_from_its_report() -> None:
     assert again.report.masks() == cache.report.masks()
 
 
+def test_a_learned_schedule_can_be_replayed_from_its_report_damping_included() -> None:
+    net, cache = SmoothDenoiser(), StepCache(StepCacheConfig(target_speedup=2.5))
+    noise = [torch.randn(4, 8) for _ in range(2)]
+    videos = [sample(cache, net, latents, clip_index=clip) for clip, latents in enumerate(noise)]
+    assert cache.report.damping is not None and set(cache.report.damping) != {1.0}
+    again = StepCache(cache.report.replay_config())
+    assert again.config.mode == "mask"
+    for clip, latents in enumerate(noise):
+        assert torch.equal(sample(again, net, latents, clip_index=clip), videos[clip])
+
+
 def test_a_threshold_without_a_calibration_says_that_it_has_no_fixed_meaning() -> None:
     assert "no fixed meaning" in StepCache(StepCacheConfig(rel_l1_thresh=0.1)).report.notes[0]
     assert StepCache(StepCacheConfig(rel_l1_thresh=0.1, calibrate_online=True)).report.notes == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from teacache_core import CacheConfigError, StepCacheConfig
-from teacache_core.forecast import MAX_HORIZON, combine, replay_weights
+from teacache_core.forecast import MAX_HORIZON, combine, horizon, replay_weights
 from teacache_core.metric import Rescale, polynomial, rel_l1
 from teacache_core.policy import Observation, PolicyState, Reason, decide
 
@@ -24,6 +24,7 @@ from teacache_core.policy import Observation, PolicyState, Reason, decide
         ({"max_consecutive_skips": 0}, "max_consecutive_skips of 1 or more"),
         ({"coefficients": (1.0, float("inf"))}, "finite polynomial coefficients"),
         ({"coefficients": ()}, "finite polynomial coefficients"),
+        ({"damping": (1.0, -0.5)}, "damping factors of 0 or more"),
         ({"on_skip": "guess"}, "on_skip to be reuse or forecast but got 'guess'"),
         ({"target": "noise"}, "target to be velocity or residual"),
         ({"cache_dtype": torch.int64}, "floating point cache_dtype"),
@@ -42,7 +43,7 @@ def test_a_setting_that_cannot_work_is_refused(values: dict, message: str) -> No
         (StepCacheConfig(rel_l1_thresh=0.1), "teacache"),
         (StepCacheConfig.published(0.1), "teacache"),
         (StepCacheConfig(target_speedup=2.0), "schedule"),
-        (StepCacheConfig(step_mask="1101"), "mask"),
+        (StepCacheConfig(step_mask="1101", damping=(1.0, 0.5)), "mask"),
         (StepCacheConfig(calibrate=True), "calibrate"),
     ],
 )
@@ -69,24 +70,30 @@ def test_a_polynomial_is_given_highest_power_first_and_never_rescales_below_zero
 
 
 @pytest.mark.parametrize(
-    ("on_skip", "sigma", "newest", "previous", "weights"),
+    ("sigma", "newest", "previous", "gaps"),
     [
-        ("reuse", 0.5, 0.6, 0.8, (1.0, 0.0)),
-        ("forecast", 0.5, 0.6, None, (1.0, 0.0)),
-        ("forecast", 0.4, 0.6, 0.8, (2.0, -1.0)),
-        ("forecast", 0.5, 0.6, 0.8, (1.5, -0.5)),
-        ("forecast", 0.5, 0.6, 0.6, (1.0, 0.0)),
-        ("forecast", 0.0, 0.9, 1.0, (1.0 + MAX_HORIZON, -MAX_HORIZON)),
+        (0.5, 0.6, None, 0.0),
+        (0.4, 0.6, 0.8, 1.0),
+        (0.5, 0.6, 0.8, 0.5),
+        (0.5, 0.6, 0.6, 0.0),
+        (0.0, 0.9, 1.0, MAX_HORIZON),
     ],
-    ids=["reuse", "one value", "same gap", "half gap", "no gap", "clamped"],
+    ids=["one value", "same gap", "half gap", "no gap", "clamped"],
 )
-def test_replay_weights(on_skip, sigma, newest, previous, weights) -> None:
-    assert replay_weights(on_skip, sigma, newest, previous) == pytest.approx(weights)
+def test_horizons(sigma, newest, previous, gaps) -> None:
+    assert horizon(sigma, newest, previous) == pytest.approx(gaps)
+
+
+def test_replay_weights_sum_to_one_and_reuse_looks_at_the_newest_only() -> None:
+    assert replay_weights("reuse", 2.0) == (1.0, 0.0)
+    assert replay_weights("forecast", 0.0) == (1.0, 0.0)
+    assert replay_weights("forecast", 0.5) == (1.5, -0.5)
+    assert replay_weights("forecast", 0.5, damping=0.5) == (1.25, -0.25)
 
 
 def test_a_forecast_continues_a_line_exactly_and_changes_nothing_it_is_given() -> None:
     newest, previous = torch.tensor([3.0]), torch.tensor([5.0])
-    value = combine(newest, previous, replay_weights("forecast", 0.5, 0.6, 0.7))
+    value = combine(newest, previous, replay_weights("forecast", horizon(0.5, 0.6, 0.7)))
     assert value.item() == pytest.approx(1.0)
     assert (newest.item(), previous.item()) == (3.0, 5.0)
     reused = combine(newest, None, (1.0, 0.0))

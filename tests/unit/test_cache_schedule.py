@@ -9,9 +9,17 @@ import torch
 
 from teacache_core import Calibration, CalibrationError, Fingerprint, StepCacheConfig
 from teacache_core.calibration import PUBLISHED_TABLE, count_computed, fit_polynomial, fit_thresholds
-from teacache_core.forecast import replay_weights
+from teacache_core.forecast import horizon
 from teacache_core.recording import Recorder, Recording
-from teacache_core.schedule import cheapest_steps, forbid, plan_schedule, resample, step_weights, window_costs
+from teacache_core.schedule import (
+    cheapest_steps,
+    fit_forecast,
+    forbid,
+    plan_schedule,
+    resample,
+    step_weights,
+    window_costs,
+)
 
 
 def linear_sigmas(steps: int) -> list[float]:
@@ -32,20 +40,18 @@ def gram_of(velocities: torch.Tensor) -> torch.Tensor:
 
 
 def true_cost(velocities: torch.Tensor, sigmas: list[float], steps: list[int], on_skip: str) -> float:
-    """What the search minimises, from the vectors themselves."""
-    weights, count = step_weights(sigmas), len(velocities)
-    total = 0.0
+    """What the search minimises, from the vectors themselves; each damping by a search of its own."""
+    weights, count, total = step_weights(sigmas), len(velocities), 0.0
     for index, b in enumerate(steps):
         end = steps[index + 1] if index + 1 < len(steps) else count
-        a = steps[index - 1] if index else None
-        error = torch.zeros_like(velocities[0])
+        slope = velocities[b] - velocities[steps[index - 1]] if index else torch.zeros_like(velocities[0])
+        window = 0.0
         for step in range(b + 1, end):
-            newest, previous = replay_weights(
-                on_skip, sigmas[step], sigmas[b], None if a is None else sigmas[a]
-            )
-            forecast = newest * velocities[b] + (previous * velocities[a] if a is not None else 0.0)
-            error += weights[step] * (velocities[step] - forecast)
-        total += float(error.norm())
+            gaps = horizon(sigmas[step], sigmas[b], sigmas[steps[index - 1]]) if index else 0.0
+            moved, reach = velocities[step] - velocities[b], gaps * slope
+            damping = float(moved @ reach / (reach @ reach)) if on_skip == "forecast" and gaps else 0.0
+            window += weights[step] * float((moved - min(max(damping, 0.0), 2.0) * reach).norm())
+        total += window**2
     return total
 
 
@@ -74,7 +80,7 @@ def test_the_search_finds_what_brute_force_finds(on_skip: str, computed: int) ->
 def test_a_schedule_keeps_the_limits(limits: dict, allowed) -> None:
     gram, sigmas = gram_of(curved_velocities(20)), linear_sigmas(20)
     config = StepCacheConfig(target_speedup=2.0, **limits)
-    mask = plan_schedule(gram, sigmas[:-1], sigmas, config)
+    mask = plan_schedule(gram, sigmas[:-1], sigmas, config).mask
     assert allowed(mask)
     assert mask[0] == "1"
 
@@ -82,7 +88,7 @@ def test_a_schedule_keeps_the_limits(limits: dict, allowed) -> None:
 def test_limits_that_cost_more_than_asked_are_kept_all_the_same() -> None:
     gram, sigmas = gram_of(curved_velocities(20)), linear_sigmas(20)
     config = StepCacheConfig(target_speedup=5.0, max_consecutive_skips=1)
-    mask = plan_schedule(gram, sigmas[:-1], sigmas, config)
+    mask = plan_schedule(gram, sigmas[:-1], sigmas, config).mask
     assert "00" not in mask and mask.count("1") == 10
 
 
@@ -94,7 +100,7 @@ def test_a_target_is_met_in_evaluations(steps: int, speedup: float, computed: in
     sigmas = linear_sigmas(steps)
     gram = gram_of(curved_velocities(steps))
     config = StepCacheConfig(target_speedup=speedup)
-    assert plan_schedule(gram, sigmas[:-1], sigmas, config).count("1") == computed
+    assert plan_schedule(gram, sigmas[:-1], sigmas, config).mask.count("1") == computed
 
 
 def test_the_bend_is_where_steps_are_computed() -> None:
@@ -102,8 +108,21 @@ def test_the_bend_is_where_steps_are_computed() -> None:
     line = torch.linspace(0, 1, 20, dtype=torch.float64)
     bent = torch.stack([line, (line - 0.6).clamp_min(0) * 40], dim=1)
     steps, cost = cheapest_steps(window_costs(gram_of(bent), sigmas, "forecast"), 5)
-    assert cost < 0.02
+    assert cost < 0.02**2
     assert {12, 13} & set(steps)
+
+
+def test_damping_makes_a_bent_forecast_better_and_leaves_a_line_alone() -> None:
+    sigmas = linear_sigmas(8)
+    line = torch.tensor(sigmas[:-1], dtype=torch.float64)
+    damping, squared = fit_forecast(gram_of(line[:, None]), sigmas, "forecast", 1, 3)
+    assert torch.allclose(damping, torch.ones(4, dtype=torch.float64))
+    assert torch.allclose(squared, torch.zeros(4, dtype=torch.float64), atol=1e-12)
+    flat = torch.cat([line[:3], line[2].repeat(5)])  # moves, then stops
+    damping, squared = fit_forecast(gram_of(flat[:, None]), sigmas, "forecast", 1, 2)
+    assert damping.abs().max() < 1e-9 and squared.max() < 1e-12
+    reused, _ = fit_forecast(gram_of(flat[:, None]), sigmas, "reuse", 1, 2)
+    assert torch.equal(reused, torch.zeros(5, dtype=torch.float64))
 
 
 def test_velocities_are_resampled_linearly_between_known_levels() -> None:
