@@ -59,7 +59,7 @@ def vae_psnr(vae: AutoencoderKL, count: int = 64, seed: int = HELD_OUT_SEED) -> 
     """Mean PSNR in dB of decode(encode(x)) on people never trained on, pixels in 0..1."""
     values = []
     for start in range(0, count, 16):
-        pixels = frames_for_vae(16, seed + start)
+        pixels = frames_for_vae(16, seed + start).to(vae.device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
         error = ((decoded - pixels) / 2).square().mean(dim=(1, 2, 3))
         values.append(-10 * error.log10())
@@ -69,7 +69,8 @@ def vae_psnr(vae: AutoencoderKL, count: int = 64, seed: int = HELD_OUT_SEED) -> 
 @torch.no_grad()
 def fold_latent_scale(vae: AutoencoderKL, count: int = 128) -> float:
     """Rescale the latents so that SCALING_FACTOR * latents has unit deviation; returns the factor applied."""
-    latents = torch.cat([vae.encode(frames_for_vae(16, i)).latent_dist.mode() for i in range(count // 16)])
+    frames = (frames_for_vae(16, i).to(vae.device) for i in range(count // 16))
+    latents = torch.cat([vae.encode(pixels).latent_dist.mode() for pixels in frames])
     factor = 1.0 / (SCALING_FACTOR * latents.std().item())
     vae.quant_conv.weight[:4] *= factor
     vae.quant_conv.bias[:4] *= factor
@@ -129,10 +130,11 @@ def refine_decoder(
     seed: int = 0,
     batch: int = 6,
     lr: float = 3e-3,
+    device: str = "cpu",
     on_step: Callable[[float, str], None] | None = None,
 ) -> None:
     """Train the decoder on with the encoder frozen, so that latents keep their meaning for the other nets."""
-    vae = AutoencoderKL.from_pretrained(source)
+    vae = AutoencoderKL.from_pretrained(source).to(device)
     torch.manual_seed(seed + 7919 * rank + 1)
     decoder = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     parameters = list(decoder.parameters())
@@ -140,10 +142,11 @@ def refine_decoder(
     start, step, share = time.monotonic(), 0, 0.0
     while share < 1.0:
         share = min(1.0, agree((time.monotonic() - start) / (60 * minutes), workers))
-        pixels = frames_for_vae(batch, 5_000_000 + step * workers + rank)
+        pixels = frames_for_vae(batch, 5_000_000 + step * workers + rank).to(device)
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mode()
-            latents += 0.15 / SCALING_FACTOR * torch.rand(batch, 1, 1, 1) * torch.randn_like(latents)
+            noise = 0.15 / SCALING_FACTOR * torch.rand(batch, 1, 1, 1).to(latents)
+            latents += noise * torch.randn_like(latents)
         difference = vae.decode(latents).sample - pixels
         loss = difference.abs().mean() + 2.0 * difference.square().mean()
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from .autoencoder import SCALING_FACTOR
-from .faces import EMOTIONS, TRAINED_EMOTIONS, render, sample_people
+from .faces import EMOTIONS, TRAINED_EMOTIONS, Pose, render, sample_people
 from .motion import video_poses
 from .speech import Utterance
 from .voice import windows
@@ -48,6 +48,7 @@ class Examples:
     def __init__(
         self, vae: AutoencoderKL, utterances: Sequence[Utterance], features: Sequence[Tensor], size: int = 96
     ) -> None:
+        self.device = next(vae.parameters()).device
         self.vae, self.utterances, self.features, self.size = vae, utterances, features, size
 
     @torch.no_grad()
@@ -68,7 +69,7 @@ class Examples:
         index = torch.arange(start - PAST, start + FRAMES).clamp(min=0)
         labels = torch.tensor([before] * PAST + [emotion] * FRAMES)
         poses = video_poses(mouth[index][None], labels[None], generator)
-        portrait = self._portrait_pose(generator, chance)
+        portrait = _portrait_pose(generator)
         if first:
             # A first clip goes on from the portrait's own pose.
             for name in ("x", "y", "roll", "yaw", "gaze"):
@@ -83,16 +84,18 @@ class Examples:
                 render(person.index(torch.zeros(len(keep), dtype=torch.long)), poses.index(keep), self.size),
             ]
         )
-        latents = self.vae.encode(pixels * 2 - 1).latent_dist.mode() * SCALING_FACTOR
+        latents = self.vae.encode((pixels * 2 - 1).to(self.device)).latent_dist.mode() * SCALING_FACTOR
         past = latents[:1].expand(PAST // PAST_STRIDE, -1, -1, -1) if first else latents[1:-FRAMES]
-        audio = windows(self.features[number], start, FRAMES)
+        audio = windows(self.features[number], start, FRAMES).to(self.device)
         return Example(latents[0], past, latents[-FRAMES:], audio, emotion, first)
 
-    def _portrait_pose(self, generator, chance):
-        label = NEUTRAL if chance(0.7) else draw_emotion(generator)
-        opening = 0.0 if chance(0.7) else float(torch.rand(1, generator=generator))
-        mouth = torch.tensor([[[opening, 0.5]]])
-        return video_poses(mouth, torch.tensor([[label]]), generator)
+
+def _portrait_pose(generator: torch.Generator) -> Pose:
+    """Mostly neutral with the mouth shut, at times anything."""
+    plain = torch.rand(2, generator=generator) < 0.7
+    label = NEUTRAL if plain[0] else draw_emotion(generator)
+    opening = 0.0 if plain[1] else float(torch.rand(1, generator=generator))
+    return video_poses(torch.tensor([[[opening, 0.5]]]), torch.tensor([[label]]), generator)
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,11 @@ class Batch:
 def degrade(latents: Tensor) -> Tensor:
     """Past frames (B, P, 4, h, w) as a video's own past looks: noisy and off in colour, each differently."""
     rows = latents.shape[0]
-    noise = 0.3 * torch.rand(rows, 1, 1, 1, 1) * torch.randn_like(latents)
+    noise = 0.3 * torch.rand(rows, 1, 1, 1, 1).to(latents) * torch.randn_like(latents)
     shift = 0.15 * torch.randn(rows, 1, 4, 1, 1)
     gain = 1 + 0.1 * torch.randn(rows, 1, 4, 1, 1)
-    keep = (torch.rand(rows, 1, 1, 1, 1) < 0.1).float()
-    return keep * latents + (1 - keep) * (latents * gain + shift + noise)
+    keep = (torch.rand(rows, 1, 1, 1, 1) < 0.1).to(latents)
+    return keep * latents + (1 - keep) * (latents * gain.to(latents) + shift.to(latents) + noise)
 
 
 def collate(examples: Sequence[Example], frames: int = FRAMES, uncond_probability: float = 0.1) -> Batch:
@@ -126,7 +129,7 @@ def collate(examples: Sequence[Example], frames: int = FRAMES, uncond_probabilit
         past=torch.stack([e.past for e in examples]),
         frames=torch.stack([e.frames[:frames] for e in examples]),
         audio=torch.stack([e.audio[:frames] for e in examples]),
-        emotion=torch.tensor([e.emotion for e in examples]),
-        first=torch.tensor([e.first for e in examples]),
+        emotion=torch.tensor([e.emotion for e in examples], device=examples[0].frames.device),
+        first=torch.tensor([e.first for e in examples], device=examples[0].frames.device),
         uncond=uncond,
     )

@@ -31,7 +31,7 @@ def clip_context(models: MemoModels, batch: Batch) -> ClipContext:
     memory = _memory(models, batch, reference, face)
     audio = models.audio_proj(batch.audio)
     emotion = batch.emotion.clone()
-    has_reference = torch.ones(size, dtype=torch.bool)
+    has_reference = torch.ones(size, dtype=torch.bool, device=device)
     has_reference[: batch.uncond] = False
     emotion[: batch.uncond] = NULL_EMOTION
     audio = audio * has_reference.to(audio)[:, None, None, None]

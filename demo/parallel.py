@@ -25,12 +25,21 @@ def keep_memory() -> None:
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def _pin(rank: int, workers: int) -> None:
+    """One core for each worker, where the system can and there are enough: they would at times share one."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) >= workers:
+            os.sched_setaffinity(0, {cores[rank]})
+
+
 def _worker(
     rank: int, function: Callable[..., None], workers: int, port: int, arguments: tuple[Any, ...]
 ) -> None:
     keep_memory()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    _pin(rank, workers)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     distributed.init_process_group("gloo", rank=rank, world_size=workers)
     try:

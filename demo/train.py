@@ -1,6 +1,6 @@
 """Train the demo model from nothing: speech, wav2vec2, VAE, then MEMO's nets. Figures: demo/README.md.
 
-    python -m demo.train --minutes 120
+    python -m demo.train --minutes 85
 
 Every stage leaves its result in the work folder and is skipped when it is there; the longest one also resumes
 from its last checkpoint, so the same command continues an interrupted run.
@@ -25,7 +25,7 @@ from .trainer import TrainSettings, train_nets
 from .voice import train_wav2vec2
 
 GUIDANCE_SCALE = 1.5
-SHARES = {"wav2vec2": 0.03, "vae": 0.17, "nets": 0.72, "decoder": 0.08}
+SHARES = {"wav2vec2": 0.05, "vae": 0.18, "nets": 0.66, "decoder": 0.11}
 
 
 class _Bar:
@@ -53,8 +53,8 @@ def _wav2vec2_stage(rank: int, _workers: int, work: Path, minutes: float, seed: 
     train_wav2vec2(work / "wav2vec2", utterances, minutes=minutes, seed=seed, on_step=_bar(rank, "wav2vec2"))
 
 
-def _vae_stage(rank: int, workers: int, work: Path, minutes: float, seed: int) -> None:
-    train_vae(rank, workers, work / "vae", minutes, seed, on_step=_bar(rank, "vae"))
+def _vae_stage(rank: int, workers: int, work: Path, minutes: float, seed: int, device: str) -> None:
+    train_vae(rank, workers, work / "vae", minutes, seed, device=device, on_step=_bar(rank, "vae"))
 
 
 def _nets_stage(rank: int, workers: int, work: Path, settings: TrainSettings) -> None:
@@ -64,10 +64,9 @@ def _nets_stage(rank: int, workers: int, work: Path, settings: TrainSettings) ->
     train_nets(rank, workers, work, utterances, wav2vec2, settings, _bar(rank, "nets"))
 
 
-def _decoder_stage(rank: int, workers: int, work: Path, minutes: float, seed: int) -> None:
-    refine_decoder(
-        rank, workers, work / "vae", work / "vae_refined", minutes, seed, on_step=_bar(rank, "decoder")
-    )
+def _decoder_stage(rank: int, workers: int, work: Path, minutes: float, seed: int, device: str) -> None:
+    folders = (work / "vae", work / "vae_refined")
+    refine_decoder(rank, workers, *folders, minutes, seed, device=device, on_step=_bar(rank, "decoder"))
 
 
 def assemble(work: Path, target: Path) -> None:
@@ -85,14 +84,11 @@ def assemble(work: Path, target: Path) -> None:
 def main() -> None:
     """Run every stage whose result is missing."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--minutes", type=float, default=120, help="wall clock for the whole training")
+    parser.add_argument("--minutes", type=float, default=85, help="wall clock for the whole training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--workers", type=int, default=2, help="processes of one thread each; one per CPU core"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path("demo/work"), help="where stages keep their results"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread, one per CPU core")
+    parser.add_argument("--device", default="cpu", help="with cuda, use one worker")
+    parser.add_argument("--work", type=Path, default=Path("demo/work"), help="where stages keep results")
     parser.add_argument("--out", type=Path, default=Path("demo/checkpoint"))
     options = parser.parse_args()
     work, workers, seed = options.work, options.workers, options.seed
@@ -101,12 +97,12 @@ def main() -> None:
     if not (work / "wav2vec2").exists():
         run_workers(_wav2vec2_stage, 1, work, minutes["wav2vec2"], seed)
     if not (work / "vae").exists():
-        run_workers(_vae_stage, workers, work, minutes["vae"], seed)
+        run_workers(_vae_stage, workers, work, minutes["vae"], seed, options.device)
     if not (work / "nets.done").exists():
-        run_workers(_nets_stage, workers, work, TrainSettings(minutes["nets"], seed))
+        run_workers(_nets_stage, workers, work, TrainSettings(minutes["nets"], seed, device=options.device))
         (work / "nets.done").touch()
     if not (work / "vae_refined").exists():
-        run_workers(_decoder_stage, workers, work, minutes["decoder"], seed)
+        run_workers(_decoder_stage, workers, work, minutes["decoder"], seed, options.device)
     assemble(work, options.out)
 
 

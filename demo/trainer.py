@@ -35,11 +35,12 @@ class TrainSettings:
     short_share: float = 0.45
     short_batch: int = 6  # examples per worker
     batch: int = 4
-    pool: int = 200  # examples per worker before the first step
+    pool: int = 120  # examples per worker before the first step
     refresh: int = 2  # a new example every so many steps
     lr: float = 8e-3
     adam_lr: float = 2e-3
     save_minutes: float = 4.0
+    device: str = "cpu"
 
 
 @dataclass
@@ -106,11 +107,11 @@ def train_nets(
     on_step: Callable[[float, str], None] | None = None,
 ) -> None:
     """Train until the clock is up: EMA weights in `work/nets`, what resume needs in `work/training.pt`."""
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(settings.device)
     features = [frame_features(wav2vec2, u.waveform) for u in utterances]
     source = Examples(vae, utterances, features, settings.size)
     models = build_models(settings.seed)
-    net = parts(models)
+    net = parts(models).to(settings.device)
     ema = Ema(net)
     optimizer = Muon(net.named_parameters(), lr=settings.lr, adam_lr=settings.adam_lr, weight_decay=0.05)
     progress = _resume(work / "training.pt", net, ema, optimizer)
@@ -166,7 +167,7 @@ class _Loop:
             self.pool[step // self.settings.refresh % len(self.pool)] = self.source.make(next(self.seeds))
         picks = torch.randperm(len(self.pool))[:count].tolist()
         batch = collate([self.pool[i] for i in picks], self.settings.short_frames if short else FRAMES)
-        weights = loss_weights(*batch.reference.shape[-2:])
+        weights = loss_weights(*batch.reference.shape[-2:]).to(batch.reference)
         loss = flow_matching_loss(self.models, batch, weights)
         self.optimizer.zero_grad()
         loss.backward()
