@@ -18,10 +18,6 @@ PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --n
 CAN_RENDER := $(VENV)/.can-render
 CAN_TEST := $(VENV)/.can-test
 
-# The bundled model where there is one, else the tiny random weights of the tests (the video is noise then).
-TINY_VOICE := out/tiny-wav2vec2
-DEMO_MODEL = $(if $(wildcard demo/checkpoint),,--checkpoint tests/goldens/micro/checkpoint --wav2vec2 $(TINY_VOICE) --size 64)
-
 # $(call timed,name,command): runs the command and prints how long it took, also when it fails.
 define timed
 	@start=$$(date +%s); status=0; { $(2); } || status=$$?; \
@@ -31,9 +27,9 @@ endef
 .PHONY: demo test check parity host browser bench fix setup clean
 .DEFAULT_GOAL := test
 
-demo: $(CAN_RENDER) $(if $(wildcard demo/checkpoint),,$(TINY_VOICE)/config.json)
+demo: $(CAN_RENDER)
 	@mkdir -p out
-	$(call timed,make demo,$(VENV_PYTHON) teacache_memo.py --image demo/portrait.png --audio demo/speech.wav --output out/demo.mp4 $(DEMO_MODEL) $(DEMO_ARGS))
+	$(call timed,make demo,$(VENV_PYTHON) teacache_memo.py --image demo/portrait.png --audio demo/speech.wav --output out/demo.mp4 $(DEMO_ARGS))
 
 test: $(CAN_TEST)
 	$(call timed,make test,$(VENV_PYTHON) -m pytest $(PYTEST_ARGS))
@@ -65,9 +61,6 @@ setup: $(CAN_TEST)
 
 clean:
 	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache
-
-$(TINY_VOICE)/config.json: $(CAN_RENDER)
-	@$(VENV_PYTHON) -c "from pathlib import Path; from tests.helpers.media import write_tiny_wav2vec2; write_tiny_wav2vec2(Path('$(TINY_VOICE)'))"
 
 # --- set-up: the stamps are newer than pyproject.toml when .venv holds what it asks for ---
 
