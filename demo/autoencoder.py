@@ -129,7 +129,7 @@ def refine_decoder(
     minutes: float,
     seed: int = 0,
     batch: int = 6,
-    lr: float = 3e-3,
+    lr: float = 4e-3,
     device: str = "cpu",
     on_step: Callable[[float, str], None] | None = None,
 ) -> None:
@@ -145,10 +145,10 @@ def refine_decoder(
         pixels = frames_for_vae(batch, 5_000_000 + step * workers + rank).to(device)
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mode()
-            noise = 0.15 / SCALING_FACTOR * torch.rand(batch, 1, 1, 1).to(latents)
+            noise = 0.03 / SCALING_FACTOR * torch.rand(batch, 1, 1, 1).to(latents)
             latents += noise * torch.randn_like(latents)
         difference = vae.decode(latents).sample - pixels
-        loss = difference.abs().mean() + 2.0 * difference.square().mean()
+        loss = 0.5 * difference.abs().mean() + 6.0 * difference.square().mean()
         optimizer.zero_grad()
         loss.backward()
         average_gradients(parameters, workers)
