@@ -1,0 +1,33 @@
+"""What every node shares: schemas that older hosts take too, and text on the node."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY
+
+ADVANCED: dict[str, Any] = {"advanced": True}
+"""`extra_dict` of an input that is folded away; hosts before 0.9.2 show it."""
+
+_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+
+
+def schema(node_id: str, display_name: str, description: str, **fields: Any) -> io.Schema:
+    """A schema in our category, without the fields that this host does not know."""
+    known = {name: value for name, value in fields.items() if name in _FIELDS}
+    return io.Schema(
+        node_id=node_id, display_name=display_name, category=CATEGORY, description=description, **known
+    )
+
+
+def show_text(node: type[io.ComfyNode], text: str) -> None:
+    """Write on the node itself, where a frontend is connected."""
+    from server import PromptServer
+
+    server: Any = getattr(PromptServer, "instance", None)
+    unique_id = getattr(node.hidden, "unique_id", None)
+    if server is not None and unique_id is not None:
+        server.send_progress_text(text, unique_id)

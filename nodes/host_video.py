@@ -1,0 +1,245 @@
+"""A video in the host: the clip loop over the host's own sampling, models placed by the host, one progress
+bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management as management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..memo_avatar.clip_loop import (
+    VAE_SCALE,
+    Clip,
+    ClipState,
+    MemoModels,
+    SamplingSettings,
+    VideoConditions,
+    clip_voice,
+)
+from ..memo_avatar.clip_plan import clip_spans
+from ..memo_avatar.config import UNet3DConfig
+from ..memo_avatar.context import ClipContext
+from .host_memory import load
+from .host_model import conditioning
+from .host_sampling import CachedVideo
+from .sockets import EncodedPortrait, EncodedVoice, MemoNets
+
+PREVIEW_SIZE = 512
+_MAX_SEED = 2**64
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """Everything that a video depends on. ``model`` is a MODEL from Load MEMO, ``vae`` a host VAE."""
+
+    model: Any
+    memo: MemoNets
+    portrait: EncodedPortrait
+    voice: EncodedVoice
+    vae: Any
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+
+    @property
+    def settings(self) -> SamplingSettings:
+        return SamplingSettings(steps=self.steps, guidance_scale=self.cfg)
+
+    @property
+    def num_frames(self) -> int:
+        return self.voice.voice.num_frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.portrait.portrait.pixel_values.shape[-2:]
+        return height, width
+
+    def sigmas(self) -> Tensor:
+        """The host's noise levels; those of "normal" are upstream's."""
+        return comfy.samplers.KSampler(
+            self.model,
+            steps=self.steps,
+            device=self.model.load_device,
+            sampler=self.sampler_name,
+            scheduler=self.scheduler,
+            denoise=1.0,
+            model_options=self.model.model_options,
+        ).sigmas
+
+
+@dataclass(frozen=True)
+class HostModels(MemoModels):
+    """The nets where the host keeps them: device and dtype are the host's, wherever the weights lie just
+    now."""
+
+    load_device: torch.device
+    compute_dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.load_device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.compute_dtype
+
+
+class HostVAE:
+    """The host's VAE (channels last, 0..1) as the clip loop's (channels first, -1..1)."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 4, h, w)."""
+        return self.vae.encode((pixels.float() / 2 + 0.5).movedim(1, -1))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, 4, h, w) -> (N, 3, H, W)."""
+        return self.vae.decode(latents).movedim(-1, 1) * 2 - 1
+
+
+class Progress:
+    """One bar over clips × steps, with a picture of the newest frame."""
+
+    def __init__(self, model: Any, clips: int, steps: int) -> None:
+        self.steps, self.total = steps, clips * steps
+        self.bar = comfy.utils.ProgressBar(self.total)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def on_step(self, clip_index: int) -> Callable[[int, Tensor, Tensor, int], None]:
+        """The host's sampler callback for one clip."""
+
+        def callback(step: int, denoised: Tensor, _latents: Tensor, _total: int) -> None:
+            preview = None
+            if self.previewer is not None:
+                middle = denoised.shape[2] // 2
+                newest = denoised[:, :, middle : middle + 1]
+                preview = self.previewer.decode_latent_to_preview_image("JPEG", newest)
+            done = clip_index * self.steps + min(step + 1, self.steps)
+            self.bar.update_absolute(done, self.total, preview)
+
+        return callback
+
+    def on_clip(self, clip: Clip) -> None:
+        """A finished clip: its last frame."""
+        from PIL import Image
+
+        pixels = (clip.frames[-1] * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
+        self.bar.update_absolute((clip.index + 1) * self.steps, self.total, preview)
+
+
+def generate_video(
+    job: VideoJob, video: CachedVideo | None = None, state: ClipState | None = None
+) -> Iterator[Clip]:
+    """Yield each clip when it is done; ``state`` continues after a finished one.
+
+    The loop of ``memo_avatar.clip_loop.generate_clips`` with the host's sampling in place of ours: equal
+    inputs give equal videos to rounding.
+    """
+    settings, vae, models = job.settings, HostVAE(job.vae), _models(job)
+    spans = clip_spans(job.num_frames, settings.frames_per_clip)
+    progress = Progress(job.model, len(spans), job.steps)
+    load(job.memo.patchers())
+    conditions = VideoConditions(models, vae, job.portrait.portrait, settings)
+    generator = torch.Generator().manual_seed(job.seed % _MAX_SEED)
+    if state is not None:
+        generator.set_state(state.generator)
+    sigmas = job.sigmas()
+    for span in spans[0 if state is None else state.clip_index + 1 :]:
+        management.throw_exception_if_processing_interrupted()
+        past_latents = None
+        if state is not None:
+            past = vae.encode(state.past_frames * 2 - 1)
+            past_latents = past.to(models.device, models.dtype) * VAE_SCALE
+        load([job.model, *job.memo.patchers()], context_bytes(job))
+        audio, emotion = clip_voice(job.voice.voice, span)
+        context, memory = conditions.clip(past_latents, state.memory if state else None, audio, emotion)
+        if video is not None:
+            video.clip_index = span.index
+        noise = torch.randn(_latent_shape(job, settings.frames_per_clip), generator=generator)
+        latents = sample_clip(job, context, noise, sigmas, span.index, progress.on_step(span.index))
+        frames = job.vae.decode(latents[0].transpose(0, 1))  # (1, 4, F, h, w) -> (F, 4, h, w) -> (F, H, W, 3)
+        frames = frames.movedim(-1, 1).to("cpu", torch.float32)
+        state = ClipState(span.index, frames[-settings.past_frames :].clone(), memory, generator.get_state())
+        clip = Clip(span.index, frames[: span.keep], state)
+        progress.on_clip(clip)
+        yield clip
+
+
+def sample_clip(
+    job: VideoJob, context: ClipContext, noise: Tensor, sigmas: Tensor, clip_index: int, callback: Any
+) -> Tensor:
+    """One clip's latents by the host: (1, 4, F, h, w), unscaled."""
+    cond = conditioning(context, context.batch - 1)
+    latents = comfy.sample.sample_custom(
+        job.model,
+        noise,
+        job.cfg,
+        comfy.samplers.sampler_object(job.sampler_name),
+        sigmas,
+        cond,
+        conditioning(context, 0) if context.batch > 1 else cond,
+        torch.zeros_like(noise),
+        callback=callback,
+        disable_pbar=True,
+        seed=(job.seed + clip_index) % _MAX_SEED,
+    )
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            f"expected finite latents but got NaN or infinity (clip {clip_index}, sampler "
+            f"{job.sampler_name}, scheduler "
+            f"{job.scheduler}). Use the euler sampler with the normal scheduler; if that fails too, load "
+            f"MEMO in fp32."
+        )
+    return latents
+
+
+def _models(job: VideoJob) -> HostModels:
+    memo, model = job.memo, job.model.model
+    return HostModels(
+        diffusion_net=model.diffusion_model,
+        reference_net=memo.reference_net.model,
+        image_proj=memo.image_proj.model,
+        audio_proj=memo.audio_proj.model,
+        config=memo.config,
+        load_device=job.model.load_device,
+        compute_dtype=model.get_dtype_inference(),
+    )
+
+
+def _latent_shape(job: VideoJob, frames: int) -> tuple[int, ...]:
+    height, width = job.size
+    return (1, job.memo.config.diffusion_net.in_channels, frames, height // 8, width // 8)
+
+
+def context_bytes(job: VideoJob) -> int:
+    """What a clip's context takes on the device, for the host to make room before it is built."""
+    height, width = job.size
+    item = job.model.model.get_dtype_inference().itemsize
+    numbers = temporal_memory_size(job.memo.config.diffusion_net, height // 8, width // 8)
+    return 2 * len(job.settings.branches) * numbers * item  # the memory before and after this clip
+
+
+def temporal_memory_size(config: UNet3DConfig, height: int, width: int) -> int:
+    """Numbers in one branch's temporal memory: per pixel C²/N for each linear attention."""
+    attentions = config.motion_num_transformer_blocks * config.motion_num_attentions
+    total, last = 0, len(config.block_out_channels) - 1
+    for level, channels in enumerate(config.block_out_channels):
+        pixels = -(-height // 2**level) * -(-width // 2**level)
+        layers = 2 * config.layers_per_block + 1 if config.motion_levels[level] else 0
+        layers += 1 if level == last else 0  # the middle block's
+        total += pixels * layers * attentions * channels * channels // config.motion_num_attention_heads
+    return total

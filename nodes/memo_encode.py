@@ -1,0 +1,235 @@
+"""A picture and a voice become what the model reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..memo_avatar.audio_features import WINDOW, VoiceEncoder, voice_features
+from ..memo_avatar.clip_loop import Portrait, SamplingSettings, Voice
+from ..memo_avatar.clip_plan import FPS, SAMPLE_RATE
+from ..memo_avatar.emotions import EMOTIONS
+from ..memo_avatar.images import check_size, crop_to_fill, letterbox, to_pixels
+from ..memo_avatar.media import MIN_SECONDS, MediaError, is_silent
+from .host_memory import load
+from .host_nodes import schema
+from .sockets import EncodedPortrait, EncodedVoice, Memo, MemoNets, MemoPortrait, MemoVoice
+
+logger = logging.getLogger(__name__)
+
+
+class PortraitNode(io.ComfyNode):
+    """IMAGE -> MEMO_PORTRAIT and the picture as the model will see it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        return schema(
+            "MEMO_Portrait",
+            "MEMO Portrait",
+            "Fits a picture to the size of the video without ever squashing it. The face should fill about "
+            "half of it.",
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The person, facing the camera. Of a batch, the first picture."
+                ),
+                Memo.Input("memo", tooltip="From Load MEMO."),
+                io.Int.Input(
+                    "width",
+                    tooltip="Width of the video in pixels, a multiple of 8; 0: the checkpoint's own.",
+                    **size,
+                ),
+                io.Int.Input(
+                    "height",
+                    tooltip="Height of the video in pixels, a multiple of 8; 0: the checkpoint's own.",
+                    **size,
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "letterbox"],
+                    default="crop",
+                    tooltip="How another aspect is fitted. crop: cut to the middle. letterbox: keep all, "
+                    "grey borders.",
+                ),
+            ],
+            outputs=[
+                MemoPortrait.Output(display_name="portrait"),
+                io.Image.Output(display_name="image", tooltip="What the model will see."),
+            ],
+            search_aliases=["memo", "face", "reference image", "avatar"],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, memo: MemoNets, width: int, height: int, fit: str) -> io.NodeOutput:
+        width, height = width or memo.size, height or memo.size
+        check_size(width, height)
+        picture = _to_picture(image[0])
+        fitted = crop_to_fill(picture, width, height) if fit == "crop" else letterbox(picture, width, height)
+        pixels = to_pixels(fitted)
+        # Upstream's own stand-in where no face was found: likeness then comes from the picture alone.
+        face_embedding = torch.zeros(1, memo.config.image_proj.embedding_dim)
+        portrait = EncodedPortrait(Portrait(pixels, face_embedding))
+        return io.NodeOutput(portrait, (pixels / 2 + 0.5).movedim(1, -1))
+
+
+def _to_picture(image: Tensor) -> Any:
+    """(H, W, C) in 0..1 -> an 8-bit RGB picture; transparency is dropped."""
+    from PIL import Image
+
+    pixels = (image[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return Image.fromarray(pixels.expand(*pixels.shape[:2], 3).numpy())
+
+
+class VoiceNode(io.ComfyNode):
+    """AUDIO -> MEMO_VOICE and the number of frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        seconds = {"default": 0.0, "min": 0.0, "max": 36_000.0, "step": 0.1}
+        return schema(
+            "MEMO_Voice",
+            "MEMO Voice",
+            "Listens to a recording of any format. The video will be exactly as long as it: 30 frames for "
+            "each second.",
+            inputs=[
+                io.Audio.Input(
+                    "audio", tooltip="Speech, best without music. Any sample rate, mono or stereo."
+                ),
+                Memo.Input("memo", tooltip="From Load MEMO."),
+                io.Combo.Input(
+                    "emotion",
+                    options=list(EMOTIONS),
+                    default="neutral",
+                    tooltip="The expression of the whole video. MEMO takes it as a hint.",
+                ),
+                io.Float.Input(
+                    "start", tooltip="Seconds of the recording to leave out at the beginning.", **seconds
+                ),
+                io.Float.Input("duration", tooltip="Seconds to use from there; 0: up to the end.", **seconds),
+                io.AudioEncoder.Input(
+                    "audio_encoder",
+                    optional=True,
+                    tooltip="Replaces the checkpoint's own: wav2vec2-base-960h from Load Audio Encoder.",
+                ),
+            ],
+            outputs=[
+                MemoVoice.Output(display_name="voice"),
+                io.Int.Output(display_name="frames", tooltip="Frames of the video, at 30 per second."),
+            ],
+            search_aliases=["memo", "speech", "audio", "emotion", "lip sync"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        audio: dict[str, Any],
+        memo: MemoNets,
+        emotion: str,
+        start: float,
+        duration: float,
+        audio_encoder: Any = None,
+    ) -> io.NodeOutput:
+        sample_rate = int(audio["sample_rate"])
+        waveform = cut(audio["waveform"][:1], sample_rate, start, duration)
+        speech = to_speech(waveform[0], sample_rate)
+        encoder, device = _encoder(memo, audio_encoder)
+        if is_silent(speech):
+            logger.warning("The voice is silent; the mouth will hardly move.")
+        clip = SamplingSettings().frames_per_clip
+        features = voice_features(speech.to(device), encoder, fps=FPS, frames_per_clip=clip)
+        _check_width(features.embeddings, memo)
+        emotions = torch.full((features.embeddings.shape[0],), EMOTIONS.index(emotion))
+        voice = Voice(features.embeddings, emotions, features.num_frames)
+        return io.NodeOutput(EncodedVoice(voice, waveform, sample_rate), voice.num_frames)
+
+
+def cut(waveform: Tensor, sample_rate: int, start: float, duration: float) -> Tensor:
+    """(B, C, T) -> the part from ``start``, ``duration`` seconds long or up to the end."""
+    first = round(start * sample_rate)
+    stop = first + round(duration * sample_rate) if duration else waveform.shape[-1]
+    part = waveform[..., first:stop]
+    if part.shape[-1] < MIN_SECONDS * sample_rate:
+        length = waveform.shape[-1] / sample_rate
+        raise MediaError(
+            f"expected at least {MIN_SECONDS} s of sound but got {part.shape[-1] / sample_rate:.3g} s of "
+            f"{length:.3g} s "
+            f"(start {start:g} s, duration {duration:g} s). Start earlier or use a longer recording."
+        )
+    if not torch.isfinite(part).all():
+        raise MediaError(
+            "expected finite samples but got NaN or infinity (audio). Export the recording again."
+        )
+    return part
+
+
+def to_speech(waveform: Tensor, sample_rate: int) -> Tensor:
+    """(C, T) -> (S,) at 16 kHz: each channel resampled, then their mean, as upstream does it."""
+    samples = waveform.to("cpu", torch.float32)
+    if sample_rate != SAMPLE_RATE:
+        samples = torch.stack([_resample(channel, sample_rate) for channel in samples])
+    return samples.mean(dim=0)
+
+
+def _resample(channel: Tensor, sample_rate: int) -> Tensor:
+    """(T,) -> (round(T * 16000 / rate),), through FFmpeg's resampler as the standalone command does."""
+    import av
+    import numpy as np
+
+    frame = av.AudioFrame.from_ndarray(channel[None].contiguous().numpy(), format="fltp", layout="mono")
+    frame.sample_rate = sample_rate
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    samples = torch.from_numpy(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
+    wanted = round(channel.shape[0] * SAMPLE_RATE / sample_rate)
+    return torch.nn.functional.pad(samples[:wanted], (0, max(0, wanted - samples.shape[0])))
+
+
+class HostAudioEncoder:
+    """The host's AUDIO_ENCODER in the three parts that the voice front-end calls."""
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+    def feature_extractor(self, waveform: Tensor) -> Tensor:
+        return self.net.feature_extractor(waveform).transpose(1, 2)  # (1, T, C) -> (1, C, T)
+
+    def feature_projection(self, features: Tensor) -> Tensor:
+        return self.net.feature_projection(features)
+
+    def encoder(self, hidden_states: Tensor) -> Iterable[Tensor]:
+        return self.net.encoder(hidden_states)[1]
+
+
+def _encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torch.device]:
+    """The encoder to use, loaded, and its device."""
+    patcher = memo.wav2vec2 if audio_encoder is None else audio_encoder.patcher
+    if patcher is None:
+        raise MediaError(
+            f"expected a wav2vec2 but got neither a connected one nor one of the checkpoint ({memo.path}). "
+            "Connect Load Audio Encoder with wav2vec2-base-960h, or put its folder beside the checkpoint "
+            "as wav2vec2."
+        )
+    load([patcher])
+    net = patcher.model
+    encoder = net if audio_encoder is None else HostAudioEncoder(net)
+    if not all(hasattr(net, name) for name in ("feature_extractor", "feature_projection", "encoder")):
+        raise MediaError(
+            f"expected a wav2vec2 but got {type(net).__name__} (audio_encoder). Use wav2vec2-base-960h."
+        )
+    return encoder, patcher.load_device
+
+
+def _check_width(embeddings: Tensor, memo: MemoNets) -> None:
+    layers, width = embeddings.shape[-2:]
+    expected = memo.config.audio_proj.input_dim
+    if WINDOW * layers * width != expected:
+        raise MediaError(
+            f"expected an audio encoder whose layers x width x {WINDOW} is {expected} but got {layers} x "
+            f"{width} x "
+            f"{WINDOW} (audio encoder). Use the one that this checkpoint was trained with."
+        )

@@ -1,0 +1,153 @@
+"""MEMO Sampler: portrait and voice become frames."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..memo_avatar.clip_plan import FPS
+from ..teacache_core import CalibrationError, RunReport, StepCache, StepCacheConfig
+from .host_memory import check_ram
+from .host_nodes import schema
+from .host_sampling import CachedVideo, start_video
+from .host_video import VideoJob, generate_video
+from .sockets import (
+    EncodedPortrait,
+    EncodedVoice,
+    Memo,
+    MemoNets,
+    MemoPortrait,
+    MemoReport,
+    MemoVoice,
+    VideoReport,
+)
+
+_BYTES_PER_PIXEL = 3 * 4  # float32 RGB
+
+
+def job_inputs() -> list[Any]:
+    """The inputs of every node that makes a video."""
+    samplers, schedulers = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
+    return [
+        io.Model.Input(
+            "model", tooltip="From Load MEMO, or through TeaCache for MEMO, LoRA and other model nodes."
+        ),
+        Memo.Input("memo", tooltip="From Load MEMO."),
+        MemoPortrait.Input("portrait", tooltip="From MEMO Portrait."),
+        MemoVoice.Input("voice", tooltip="From MEMO Voice."),
+        io.Vae.Input("vae", tooltip="From Load MEMO."),
+        io.Int.Input(
+            "seed",
+            default=42,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Number that the noise is drawn from. The same number gives the same video.",
+        ),
+        io.Int.Input(
+            "steps", default=20, min=1, max=200, tooltip="Steps per clip of 16 frames. MEMO uses 20."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=3.5,
+            min=1.0,
+            max=20.0,
+            step=0.1,
+            tooltip="Guidance: how closely the voice is followed. MEMO uses 3.5, its demo 2. 1 is off and "
+            "twice as fast.",
+        ),
+        io.Combo.Input(
+            "sampler_name", options=samplers, default="euler", tooltip="How a step is taken. MEMO uses euler."
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=schedulers,
+            default="normal",
+            tooltip="Where the steps lie between noise and picture. MEMO uses normal.",
+        ),
+    ]
+
+
+class SamplerNode(io.ComfyNode):
+    """Everything -> IMAGE, AUDIO, fps, report."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_Sampler",
+            "MEMO Sampler",
+            "Makes the talking video, clip after clip of 16 frames, as long as the voice. Connect images, "
+            "audio and fps "
+            "to Create Video.",
+            inputs=job_inputs(),
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Audio.Output(display_name="audio", tooltip="The voice, cut to the length of the frames."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second: 30, as MEMO was trained."),
+                MemoReport.Output(
+                    display_name="report", tooltip="For TeaCache Report and TeaCache Calibrate."
+                ),
+            ],
+            search_aliases=["memo", "talking head", "lip sync", "ksampler", "avatar"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        memo: MemoNets,
+        portrait: EncodedPortrait,
+        voice: EncodedVoice,
+        vae: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+    ) -> io.NodeOutput:
+        started = time.perf_counter()
+        model, video = start_video(model, cfg)
+        job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
+        height, width = job.size
+        check_ram(
+            job.num_frames * height * width * _BYTES_PER_PIXEL,
+            f"{job.num_frames} frames of {width}x{height}",
+            "Make a shorter part with start and duration of MEMO Voice, or smaller frames.",
+        )
+        images = torch.empty(job.num_frames, height, width, 3)
+        done = 0
+        for clip in generate_video(job, video):
+            images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
+            done += len(clip.frames)
+        report = make_report(video, time.perf_counter() - started, done)
+        return io.NodeOutput(images, fitted_audio(voice, done), float(FPS), report)
+
+
+def fitted_audio(voice: EncodedVoice, frames: int) -> dict[str, Any]:
+    """The voice exactly as long as the frames: cut, or filled up with the silence of a part of a frame."""
+    wanted = round(frames * voice.sample_rate / FPS)
+    waveform: Tensor = voice.waveform[..., :wanted]
+    waveform = torch.nn.functional.pad(waveform, (0, wanted - waveform.shape[-1]))
+    return {"waveform": waveform, "sample_rate": voice.sample_rate}
+
+
+def make_report(video: CachedVideo | None, seconds: float, frames: int) -> VideoReport:
+    """What was computed and what it took."""
+    if video is None:
+        return VideoReport(RunReport(StepCacheConfig()), seconds, frames)
+    calibration, notes = None, ()
+    if video.cache.config.calibrate:
+        calibration, notes = _calibration(video.cache)
+    return VideoReport(video.cache.report, seconds, frames, calibration, notes)
+
+
+def _calibration(cache: StepCache) -> tuple[Any, tuple[str, ...]]:
+    try:
+        return cache.make_calibration(), ()
+    except CalibrationError as error:
+        return None, (f"Nothing was learned: {error}",)

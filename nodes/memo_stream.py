@@ -1,0 +1,176 @@
+"""MEMO Sampler to File: a video of any length, written as it grows, continued where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import InputImpl, io, ui
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..memo_avatar.clip_loop import ClipState
+from ..memo_avatar.weights_file import replacing
+from ..teacache_core import Calibration, Fingerprint
+from .host_nodes import schema
+from .host_sampling import CachedVideo, CacheSettings, settings_of, start_video
+from .host_segments import join_segments, write_segment
+from .host_video import VideoJob, generate_video
+from .memo_sample import job_inputs, make_report
+from .sockets import MemoReport
+
+WORK_FOLDER = "memo_unfinished"
+SAVE_SECONDS = 20.0
+"""A clip's state (gigabytes for MEMO at 512x512) is saved this often at most; a stop loses no more than
+that."""
+
+_STATE_NAME = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The folder of a video that is being made: a file per clip, and the state after one of them."""
+
+    folder: Path
+
+    def segment(self, index: int) -> Path:
+        return self.folder / f"clip_{index:06d}.mp4"
+
+    def segments(self, count: int) -> list[Path]:
+        return [self.segment(index) for index in range(count)]
+
+    def load(self) -> tuple[ClipState | None, Calibration | None]:
+        """Where to go on: the last saved state whose clips are all there, and what its cache had learned."""
+        path = self.folder / _STATE_NAME
+        if not path.is_file():
+            return None, None
+        with safe_open(str(path), framework="pt") as stored:
+            names = list(stored.keys())
+            state = ClipState.from_tensors({name: stored.get_tensor(name) for name in names})
+            learned = (stored.metadata() or {}).get("calibration")
+        if not all(segment.is_file() for segment in self.segments(state.clip_index + 1)):
+            return None, None
+        return state, None if learned is None else Calibration.from_json(json.loads(learned))
+
+    def save(self, state: ClipState, calibration: Calibration | None) -> None:
+        """Replace the saved state in one step."""
+        tensors = {key: tensor.cpu().contiguous() for key, tensor in state.tensors().items()}
+        learned = {} if calibration is None else {"calibration": json.dumps(calibration.to_json())}
+        with replacing(self.folder / _STATE_NAME) as (_stream, partial):
+            save_file(tensors, partial, metadata=learned)
+
+
+def job_key(job: VideoJob, settings: CacheSettings | None) -> str:
+    """The same for jobs that give the same video, in this process or the next."""
+    portrait, voice = job.portrait.portrait, job.voice.voice
+    patches = {str(key): [str(patch[0]) for patch in value] for key, value in job.model.patches.items()}
+    values = {
+        "net": job.model.model.fingerprint.to_json(),
+        "dtype": str(job.model.model.get_dtype_inference()),
+        "patches": patches,
+        "vae": Fingerprint.of(job.vae.first_stage_model.state_dict()).to_json(),
+        "sampling": [job.seed, job.steps, job.cfg, job.sampler_name, job.scheduler, voice.num_frames],
+        "cache": None if settings is None else settings.config.to_json(),
+        "calibration": None
+        if settings is None or settings.calibration is None
+        else settings.calibration.to_json(),
+    }
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for tensor in (
+        portrait.pixel_values,
+        portrait.face_embedding,
+        voice.emotions,
+        voice.audio_embeddings[::8, 2],
+        job.voice.waveform,
+    ):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class SamplerToFileNode(io.ComfyNode):
+    """Everything -> a video file, VIDEO, report."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_SamplerToFile",
+            "MEMO Sampler to File",
+            "MEMO Sampler for long speech: frames go to a video file clip by clip, so memory stays flat. "
+            "Stopped and "
+            "queued again, it continues after the last finished clip.",
+            inputs=[
+                *job_inputs(),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/memo",
+                    tooltip="Name of the file in ComfyUI's output folder, without number and ending.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video"),
+                io.String.Output(display_name="path"),
+                MemoReport.Output(display_name="report"),
+            ],
+            is_output_node=True,
+            search_aliases=["memo", "long video", "stream", "resume", "save video"],
+        )
+
+    @classmethod
+    def execute(cls, filename_prefix: str, **inputs: Any) -> io.NodeOutput:
+        started = time.perf_counter()
+        settings = settings_of(inputs["model"])
+        model, video = start_video(inputs["model"], inputs["cfg"])
+        job = VideoJob(**{**inputs, "model": model})
+        height, width = job.size
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"expected an even width and height for a video file but got {width}x{height} (portrait)."
+            )
+        output = Path(folder_paths.get_output_directory())
+        place, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, str(output), width, height
+        )
+        path = Path(place) / f"{name}_{counter:05}_.mp4"
+        work = Unfinished(output / WORK_FOLDER / job_key(job, settings))
+        segments = finish_segments(job, video, work)
+        frames = join_segments(segments, path, job.voice.waveform[0], job.voice.sample_rate)
+        shutil.rmtree(work.folder)
+        report = make_report(video, time.perf_counter() - started, frames)
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)
+
+
+@torch.inference_mode()
+def finish_segments(
+    job: VideoJob, video: CachedVideo | None, work: Unfinished, save_seconds: float = SAVE_SECONDS
+) -> Sequence[Path]:
+    """All clips of a job as files, those of an earlier run reused. On a stop the finished ones become a
+    video."""
+    work.folder.mkdir(parents=True, exist_ok=True)
+    state, learned = work.load()
+    if video is not None and learned is not None:
+        video.cache.calibration = learned
+    done = 0 if state is None else state.clip_index + 1
+    saved = time.monotonic()
+    try:
+        for clip in generate_video(job, video, state):
+            write_segment(work.segment(clip.index), clip.frames)
+            done, state = clip.index + 1, clip.state
+            if time.monotonic() - saved >= save_seconds:
+                work.save(state, None if video is None else video.cache.calibration)
+                saved = time.monotonic()
+    except BaseException:
+        if done and state is not None:
+            work.save(state, None if video is None else video.cache.calibration)
+            sound = job.voice.waveform[0], job.voice.sample_rate
+            join_segments(work.segments(done), work.folder / "so_far.mp4", *sound)
+        raise
+    return work.segments(done)
