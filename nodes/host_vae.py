@@ -52,8 +52,9 @@ class _Attention(nn.Module):
         super().__init__()
         self.attention = attention
         self.group_norm = operations.GroupNorm(groups, dim, eps=1e-6, **factory)
-        for name in ("to_q", "to_k", "to_v"):
-            setattr(self, name, operations.Linear(dim, dim, **factory))
+        self.to_q = operations.Linear(dim, dim, **factory)
+        self.to_k = operations.Linear(dim, dim, **factory)
+        self.to_v = operations.Linear(dim, dim, **factory)
         self.to_out = nn.ModuleList([operations.Linear(dim, dim, **factory)])
 
     def forward(self, x: Tensor) -> Tensor:

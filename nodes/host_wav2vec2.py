@@ -87,8 +87,10 @@ class _Attention(nn.Module):
     def __init__(self, dim: int, heads: int, *, operations: Any, attention: Any, **factory: Any) -> None:
         super().__init__()
         self.heads, self.attention = heads, attention
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, operations.Linear(dim, dim, **factory))
+        self.q_proj = operations.Linear(dim, dim, **factory)
+        self.k_proj = operations.Linear(dim, dim, **factory)
+        self.v_proj = operations.Linear(dim, dim, **factory)
+        self.out_proj = operations.Linear(dim, dim, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_proj(self.attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads))
