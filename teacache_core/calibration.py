@@ -19,6 +19,7 @@ from torch import Tensor
 from .fingerprint import Fingerprint
 from .metric import Rescale, polynomial, to_floats
 from .recording import Recording
+from .schedule import step_weights
 
 # The original project's table: this threshold gives this many times fewer computed evaluations.
 PUBLISHED_TABLE = ((0.09, 1.5), (0.15, 2.0), (0.25, 2.5))
@@ -58,7 +59,8 @@ class Calibration:
             return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, PUBLISHED_TABLE, fingerprint)
         signal = [value for recording in recordings for value in recording.signal_change]
         output = [value for recording in recordings for value in recording.output_change]
-        coefficients, r_squared = fit_polynomial(signal, output)
+        weights = [value for recording in recordings for value in _step_lengths(recording)]
+        coefficients, r_squared = fit_polynomial(signal, output, weights)
         rescale = Rescale(coefficients, min(signal), max(signal))
         increments = [[rescale(value) for value in recording.signal_change] for recording in recordings]
         return cls(
@@ -198,20 +200,31 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
 
 
 def fit_polynomial(
-    x: Sequence[float], y: Sequence[float], degree: int = DEGREE
+    x: Sequence[float], y: Sequence[float], weights: Sequence[float] | None = None, degree: int = DEGREE
 ) -> tuple[tuple[float, ...], float]:
-    """Least squares, highest power first, and R squared. Too few distinct points lower the degree."""
+    """Weighted least squares, highest power first, and R squared; few points lower the degree."""
     degree = min(degree, len(set(x)) - 1)
     scale = max(map(abs, x)) or 1.0  # x / scale keeps the system well conditioned
     points = torch.tensor(x, dtype=torch.float64) / scale
     values = torch.tensor(y, dtype=torch.float64)
     powers = torch.arange(degree, -1, -1, dtype=torch.float64)
+    trust = torch.tensor(weights or [1.0] * len(x), dtype=torch.float64)
+    rows = trust.sqrt()
     terms = points[:, None] ** powers
-    solution = torch.pinverse(terms) @ values
+    solution = torch.pinverse(terms * rows[:, None]) @ (values * rows)
     coefficients = tuple(to_floats(solution / scale**powers))
     residual = values - torch.tensor([polynomial(coefficients, value) for value in x], dtype=torch.float64)
-    spread = (values - values.mean()).square().sum()
-    return coefficients, float(1.0 - residual.square().sum() / spread.clamp_min(1e-30))
+    spread = (trust * (values - (trust * values).sum() / trust.sum()).square()).sum()
+    return coefficients, float(1.0 - (trust * residual.square()).sum() / spread.clamp_min(1e-30))
+
+
+def _step_lengths(recording: Recording) -> list[float]:
+    """|dsigma| after each recorded change: how much it matters.
+
+    MEMO's last step hardly moves the latents but changes the output most; it would rule the fit.
+    """
+    lengths = step_weights([*recording.sigmas, 0.0])[1:]
+    return lengths if len(lengths) == len(recording.signal_change) else [1.0] * len(recording.signal_change)
 
 
 def count_computed(increments: Sequence[float], threshold: float) -> int:

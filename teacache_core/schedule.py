@@ -13,6 +13,7 @@ Legend: N steps; a <= b the last two computed steps (a == b: only one so far); c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,19 +38,21 @@ def fit_forecast(
     gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip, a: int, b: int
 ) -> tuple[Tensor, Tensor]:
     """(damping, squared error) of forecasting each step after b from a and b: two (N - b - 1,) tensors."""
-    later = range(b + 1, gram.shape[0])
-    if on_skip == "reuse" or a == b:
-        gaps = torch.zeros(len(later), dtype=torch.float64)
-    else:
-        gaps = torch.tensor(
-            [horizon(sigmas[step], sigmas[b], sigmas[a]) for step in later], dtype=torch.float64
-        )
+    gaps = _gaps(sigmas, on_skip, a, b, gram.shape[0])
     moved = gram.diagonal()[b + 1 :] - 2 * gram[b + 1 :, b] + gram[b, b]  # |v_i - v_b|^2
     slope = gram[b, b] - 2 * gram[a, b] + gram[a, a]  # |v_b - v_a|^2
     along = gram[b + 1 :, b] - gram[b + 1 :, a] - gram[b, b] + gram[a, b]  # (v_i - v_b) . (v_b - v_a)
     damping = (along / (gaps * slope).clamp_min(_SMALLEST)).clamp(0.0, MAX_DAMPING)
     reach = damping * gaps
     return damping, (moved - 2 * reach * along + reach.square() * slope).clamp_min(0.0)
+
+
+def _gaps(sigmas: Sequence[float], on_skip: OnSkip, a: int, b: int, count: int) -> Tensor:
+    """Horizon of each step after b."""
+    if on_skip == "reuse" or a == b:
+        return torch.zeros(count - b - 1, dtype=torch.float64)
+    gaps = [horizon(sigmas[step], sigmas[b], sigmas[a]) for step in range(b + 1, count)]
+    return torch.tensor(gaps, dtype=torch.float64)
 
 
 def window_costs(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip) -> Tensor:
@@ -115,6 +118,53 @@ def _first_feasible(best: list[Tensor], least_steps: int) -> int:
     return len(best) - 1
 
 
+def window_errors(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip, a: int, b: int) -> Tensor:
+    """(N - b, N), row k: what skipping the k steps after b adds to the latents, as weights of velocities."""
+    count = gram.shape[0]
+    damping, _ = fit_forecast(gram, sigmas, on_skip, a, b)
+    reach = damping * _gaps(sigmas, on_skip, a, b, count)
+    rows = torch.zeros(count - b, count, dtype=torch.float64)
+    skipped = torch.arange(1, count - b)
+    rows[skipped, b + skipped] = 1.0
+    rows[1:, b] -= 1.0 + reach
+    rows[1:, a] += reach
+    weights = torch.tensor(step_weights(sigmas)[b:], dtype=torch.float64)
+    return (rows * weights[:, None]).cumsum(0)
+
+
+def refine(
+    gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip, costs: Tensor, steps: list[int]
+) -> list[int]:
+    """Shift computed steps one by one while that shortens the whole run's error and no limit forbids it.
+
+    The dynamic programme cannot see that errors of different windows may add up or cancel; this does.
+    """
+    known: dict[tuple[int, int], Tensor] = {}
+
+    def price(steps: Sequence[int]) -> float:
+        total = torch.zeros(gram.shape[0], dtype=torch.float64)
+        for a, b, c in zip((steps[0], *steps), steps, (*steps[1:], gram.shape[0]), strict=False):
+            if not math.isfinite(costs[a, b, c]):
+                return math.inf
+            if (a, b) not in known:
+                known[a, b] = window_errors(gram, sigmas, on_skip, a, b)
+            total += known[a, b][c - b - 1]
+        return float(total @ gram @ total)
+
+    best = price(steps)
+    while True:
+        shifted = [
+            [*steps[:index], step + shift, *steps[index + 1 :]]
+            for index, step in enumerate(steps)
+            for shift in (-2, -1, 1, 2)
+            if index and (*steps, gram.shape[0])[index + 1] > step + shift > steps[index - 1]
+        ]
+        least, choice = min(((price(candidate), candidate) for candidate in shifted), default=(best, steps))
+        if least >= best * (1 - 1e-9):
+            return steps
+        best, steps = least, choice
+
+
 def resample(gram: Tensor, known: Sequence[float], wanted: Sequence[float]) -> Tensor:
     """Inner products at other noise levels, velocities taken as linear in sigma between the known ones.
 
@@ -154,8 +204,9 @@ def plan_schedule(
     count = len(sigmas) - 1
     computed = max(1, int(count / (config.target_speedup or 1.0) + 1e-9))
     gram = resample(gram, known, sigmas[:-1])
-    costs = window_costs(gram, sigmas, config.on_skip)
-    steps, _ = cheapest_steps(forbid(costs, sigmas, config), computed)
+    costs = forbid(window_costs(gram, sigmas, config.on_skip), sigmas, config)
+    steps, _ = cheapest_steps(costs, computed)
+    steps = refine(gram, sigmas, config.on_skip, costs, steps)
     damping = [1.0] * count
     for index, b in enumerate(steps):
         fitted, _ = fit_forecast(gram, sigmas, config.on_skip, steps[max(index - 1, 0)], b)
