@@ -58,7 +58,7 @@ def job_inputs() -> list[Any]:
             min=1.0,
             max=20.0,
             step=0.1,
-            tooltip="Guidance: how closely the voice is followed. MEMO uses 3.5, its demo 2. 1 is off and "
+            tooltip="Guidance: how closely the voice is followed. MEMO uses 3.5, its demo 1.5. 1 is off and "
             "twice as fast.",
         ),
         io.Combo.Input(
