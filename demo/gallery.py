@@ -26,10 +26,10 @@ def portrait(name: str, size: int) -> Tensor:
     return load_portrait(FOLDER / name, size, size)[0] / 2 + 0.5
 
 
-def half_minute(demo: DemoModel, seconds: float, every: int, path: Path) -> str:
+def half_minute(demo: DemoModel, seconds: float, steps: int, path: Path, every: int = 5) -> str:
     """The contact sheet of a long video, and how its first and last second compare with the portrait."""
     face = portrait("portrait.png", demo.size)
-    frames = demo.talk(face, held_out_speech(0, seconds), HAPPY)
+    frames = demo.talk(face, held_out_speech(0, seconds), HAPPY, steps=steps)
     contact_sheet(frames[::every], columns=20).save(path, quality=85)
     first, last = (identity_error(part, face) for part in (frames[:FPS], frames[-FPS:]))
     return (
@@ -38,16 +38,16 @@ def half_minute(demo: DemoModel, seconds: float, every: int, path: Path) -> str:
     )
 
 
-def gif(demo: DemoModel, path: Path, scale: int = 2) -> None:
+def gif(demo: DemoModel, path: Path, steps: int, scale: float = 1.75) -> None:
     """Both portraits side by side saying `speech.wav`, at 15 frames per second."""
     speech = read_wav(FOLDER / "speech.wav")
     pairs = (("portrait.png", HAPPY), ("portrait2.png", SURPRISED))
-    videos = [demo.talk(portrait(name, demo.size), speech, emotion) for name, emotion in pairs]
+    videos = [demo.talk(portrait(name, demo.size), speech, emotion, steps=steps) for name, emotion in pairs]
     frames = torch.cat(videos, dim=3)[::2]
-    side = demo.size * scale
+    side = round(demo.size * scale)
     pixels = (frames.permute(0, 2, 3, 1) * 255).round().byte().numpy()
     images = [Image.fromarray(frame).resize((2 * side, side), Image.Resampling.BICUBIC) for frame in pixels]
-    palette = [image.quantize(96, dither=Image.Dither.NONE) for image in images]
+    palette = [image.quantize(64, dither=Image.Dither.NONE) for image in images]
     path.parent.mkdir(parents=True, exist_ok=True)
     palette[0].save(path, save_all=True, append_images=palette[1:], duration=67, loop=0, optimize=True)
 
@@ -56,11 +56,12 @@ def main() -> None:
     """Write demo/contact_sheet.jpg and docs/images/demo.gif."""
     parser = argparse.ArgumentParser(description="Contact sheet and GIF of the demo model.")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--checkpoint", type=Path, default=FOLDER / "checkpoint")
     options = parser.parse_args()
     demo = DemoModel.load(options.checkpoint)
-    gif(demo, FOLDER.parent / "docs" / "images" / "demo.gif")
-    tqdm.write(half_minute(demo, options.seconds, 5, FOLDER / "contact_sheet.jpg"))
+    gif(demo, FOLDER.parent / "docs" / "images" / "demo.gif", options.steps)
+    tqdm.write(half_minute(demo, options.seconds, options.steps, FOLDER / "contact_sheet.jpg"))
 
 
 if __name__ == "__main__":
