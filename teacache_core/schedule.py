@@ -6,7 +6,8 @@ is needed here, and every schedule can be priced. The best damping of each forec
 
 What the skipped steps between two computed ones add to the latents, sum_i dsigma_i * |error_i|, is one
 window's error. Errors of one window point the same way, those of different windows do not, so windows are
-squared and added. A dynamic programme finds the cheapest set.
+squared and added. A dynamic programme finds the cheapest set; shifts of single steps and a joint fit of the
+dampings then shorten the error of the run as a whole.
 
 Legend: N steps; a <= b the last two computed steps (a == b: only one so far); c the next one (N: the end).
 """
@@ -26,6 +27,7 @@ from .forecast import horizon
 from .metric import to_floats
 
 MAX_DAMPING = 2.0
+BALANCE_RIDGE = 0.2
 _SMALLEST = 1e-30
 
 
@@ -165,6 +167,35 @@ def refine(
         best, steps = least, choice
 
 
+def balance(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip, steps: Sequence[int]) -> list[float]:
+    """One damping per step, such that the errors of a run cancel best; computed steps have 1.
+
+    Each starts from what suits its own forecast; a ridge keeps them near, since the latents have to be right
+    on the way, too.
+    """
+    count = gram.shape[0]
+    weights, damping = step_weights(sigmas), [1.0] * count
+    total = torch.zeros(count, dtype=torch.float64)
+    slopes: dict[int, Tensor] = {}  # of a skipped step: what one more unit of damping adds to the latents
+    for a, b, c in zip((steps[0], *steps), steps, (*steps[1:], count), strict=False):
+        fitted, _ = fit_forecast(gram, sigmas, on_skip, a, b)
+        gaps = _gaps(sigmas, on_skip, a, b, count)
+        total += window_errors(gram, sigmas, on_skip, a, b)[c - b - 1]
+        for step in range(b + 1, c):
+            damping[step], gap = float(fitted[step - b - 1]), float(gaps[step - b - 1])
+            if gap > 0:
+                slopes[step] = torch.zeros(count, dtype=torch.float64)
+                slopes[step][b], slopes[step][a] = weights[step] * gap, -weights[step] * gap
+    if slopes:
+        basis = torch.stack(list(slopes.values()))
+        inner = basis @ gram @ basis.T
+        inner += BALANCE_RIDGE * inner.diagonal().mean() * torch.eye(len(slopes), dtype=torch.float64)
+        change = torch.pinverse(inner) @ (basis @ gram @ total)
+        for step, value in zip(slopes, to_floats(change), strict=True):
+            damping[step] = min(max(damping[step] + value, 0.0), MAX_DAMPING)
+    return damping
+
+
 def resample(gram: Tensor, known: Sequence[float], wanted: Sequence[float]) -> Tensor:
     """Inner products at other noise levels, velocities taken as linear in sigma between the known ones.
 
@@ -207,9 +238,5 @@ def plan_schedule(
     costs = forbid(window_costs(gram, sigmas, config.on_skip), sigmas, config)
     steps, _ = cheapest_steps(costs, computed)
     steps = refine(gram, sigmas, config.on_skip, costs, steps)
-    damping = [1.0] * count
-    for index, b in enumerate(steps):
-        fitted, _ = fit_forecast(gram, sigmas, config.on_skip, steps[max(index - 1, 0)], b)
-        end = steps[index + 1] if index + 1 < len(steps) else count
-        damping[b + 1 : end] = to_floats(fitted)[: end - b - 1]
+    damping = balance(gram, sigmas, config.on_skip, steps)
     return Schedule(as_mask(steps, count), tuple(damping))

@@ -12,10 +12,12 @@ from teacache_core.calibration import PUBLISHED_TABLE, count_computed, fit_polyn
 from teacache_core.forecast import horizon
 from teacache_core.recording import Recorder, Recording
 from teacache_core.schedule import (
+    balance,
     cheapest_steps,
     fit_forecast,
     forbid,
     plan_schedule,
+    refine,
     resample,
     step_weights,
     window_costs,
@@ -279,3 +281,39 @@ def test_a_recorder_weighs_branches_by_guidance_and_needs_every_step() -> None:
         grams.append(recording.gram[0][0])
     # Halved differences: cond 4 and uncond 1 apart; guided: 1 + 2 * (3 - 1) = 5 and 2 + 2 * 5 = 12, 7 apart.
     assert grams == pytest.approx([2.0**2 + 0.5**2, 3.5**2])
+
+
+@pytest.mark.parametrize("computed", [13, 10, 8])
+def test_refining_and_balancing_shorten_the_error_of_the_whole_run(computed: int) -> None:
+    sigmas, gram = linear_sigmas(20), gram_of(curved_velocities(20, seed=4))
+    costs = window_costs(gram, sigmas, "forecast")
+    found, _ = cheapest_steps(costs, computed)
+    refined = refine(gram, sigmas, "forecast", costs, found)
+    assert len(refined) == computed and refined[0] == 0
+
+    def error(steps: list[int], damping: list[float]) -> float:
+        total, computed_steps = torch.zeros(20, dtype=torch.float64), []
+        for step, weight in enumerate(step_weights(sigmas)):
+            if step in steps:
+                computed_steps.append(step)
+                continue
+            b, a = computed_steps[-1], computed_steps[-2] if len(computed_steps) > 1 else None
+            reach = damping[step] * horizon(sigmas[step], sigmas[b], None if a is None else sigmas[a])
+            total[step] += weight
+            total[b] -= weight * (1 + reach)
+            if a is not None:
+                total[a] += weight * reach
+        return float(total @ gram @ total)
+
+    def own(steps: list[int]) -> list[float]:
+        damping = [1.0] * 20
+        for index, b in enumerate(steps):
+            fitted, _ = fit_forecast(gram, sigmas, "forecast", steps[max(index - 1, 0)], b)
+            end = steps[index + 1] if index + 1 < len(steps) else 20
+            damping[b + 1 : end] = fitted.tolist()[: end - b - 1]
+        return damping
+
+    assert error(refined, own(refined)) <= error(found, own(found)) * (1 + 1e-9)
+    balanced = balance(gram, sigmas, "forecast", refined)
+    assert error(refined, balanced) <= error(refined, own(refined)) * (1 + 1e-9)
+    assert all(balanced[step] == 1.0 for step in refined)
