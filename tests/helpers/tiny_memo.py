@@ -66,7 +66,7 @@ def tiny_memo(*, linear_projection: bool = False, seed: int = 0) -> MemoModels:
 
 
 class PoolingVAE:
-    """Eightfold average pooling and nearest enlargement; the fourth latent channel is the mean of the colours."""
+    """Eightfold average pooling and nearest enlargement; the fourth latent channel is the colours' mean."""
 
     def encode(self, pixels: Tensor) -> Tensor:
         pooled = F.avg_pool2d(pixels, 8)
