@@ -113,14 +113,3 @@ def write_voice(
         out.setsampwidth(2)
         out.setframerate(sample_rate)
         out.writeframes(struct.pack(f"<{len(samples)}h", *samples))
-
-
-def python_of(comfyui: Path) -> Path:
-    """The Python that this ComfyUI is run with."""
-    for name in (".venv", "venv"):
-        for relative in ("bin/python", "Scripts/python.exe"):
-            if (comfyui / name / relative).exists():
-                return comfyui / name / relative
-    raise FileNotFoundError(
-        f"expected a .venv or venv in ComfyUI but got none ({comfyui}). Install ComfyUI into one."
-    )

@@ -1,19 +1,28 @@
-"""One run of the inside checks for all tests of the host suite."""
+"""One user folder, one server and one run of the inside checks for all tests of the host suite."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import make_user_folder, python_of
+from tests.helpers.comfy_pack import make_user_folder
+from tests.helpers.comfy_server import ComfyServer, python_of
 
 INSIDE = Path(__file__).resolve().parents[1] / "helpers" / "comfy_inside.py"
 INSIDE_SECONDS = 1500
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running ComfyUI with the pack installed."""
+    with ComfyServer(comfyui, make_user_folder(tmp_path_factory.mktemp("comfy"))) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

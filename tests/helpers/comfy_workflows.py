@@ -1,0 +1,55 @@
+"""The workflows that users open, as prompts: what the frontend does on Run, for plain widgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.comfy_pack import ROOT
+from tests.helpers.comfy_server import Prompt
+
+FILES = sorted((ROOT / "workflows").glob("*.json"))
+NOTES = {"Note", "MarkdownNote"}
+_UPLOADS = {"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def nodes_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """All nodes that run."""
+    return [node for node in workflow["nodes"] if node["type"] not in NOTES]
+
+
+def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> Prompt:
+    """The workflow as /prompt takes it; `object_info` is the server's."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    return {
+        str(node["id"]): {
+            "class_type": node["type"],
+            "inputs": _inputs(node, object_info[node["type"]], links),
+        }
+        for node in nodes_of(workflow)
+    }
+
+
+def _inputs(node: dict[str, Any], info: dict[str, Any], links: dict[int, Any]) -> dict[str, Any]:
+    specs = {name: spec for part in info["input"].values() for name, spec in part.items()}
+    values, inputs = iter(node["widgets_values"]), {}
+    for socket in node["inputs"]:
+        name = socket["name"]
+        if "widget" in socket:
+            value = next(values)
+            if _options(specs.get(name)).get("control_after_generate"):
+                next(values)
+            if socket["type"] not in _UPLOADS:
+                inputs[name] = value
+        if socket["link"] is not None:
+            inputs[name] = links[socket["link"]]
+    return inputs
+
+
+def _options(spec: Any) -> dict[str, Any]:
+    return spec[1] if spec is not None and len(spec) > 1 else {}
