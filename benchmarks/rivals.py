@@ -6,6 +6,7 @@ rival computes as many evaluations as the row it is compared with.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Counter:
         self.masks[-1] += "1" if computed else "0"
 
 
-class Rival:
+class Rival(ABC):
     """One clip at a time: `call` decides and answers. A subclass holds the state of one clip."""
 
     def __init__(self, denoiser: ClipDenoiser, counter: Counter, steps: int) -> None:
@@ -47,8 +48,9 @@ class Rival:
         self.step += 1
         return velocities
 
+    @abstractmethod
     def call(self, latents: Tensor, timestep: Tensor) -> tuple[Velocities, bool]:
-        raise NotImplementedError
+        """Velocities by branch, and whether the net computed them."""
 
     def split_call(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Velocities]:
         """(input of the body, its output, velocities)."""
