@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.nn import functional
 
 from .autoencoder import SCALING_FACTOR
-from .faces import EMOTIONS, TRAINED_EMOTIONS, Pose, render, sample_people
+from .faces import EMOTIONS, TRAINED_EMOTIONS, Pose, render, sample_people, stack_people
 from .motion import video_poses
 from .speech import Utterance
 from .voice import windows
@@ -21,6 +22,10 @@ FRAMES = 16
 PAST = 16
 PAST_STRIDE = 2
 NEUTRAL = 4
+# A video's own past slowly turns into somebody else. So in half of the examples some traits of the person
+# in the past are another's: the reference image alone says who it is, the past says where the head is.
+STRANGER_PROBABILITY = 0.5
+STRANGER_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ class Examples:
         start = int(torch.randint(mouth.shape[0] - FRAMES, (1,), generator=generator))
         first = chance(0.35)
         emotion = draw_emotion(generator)
-        before = draw_emotion(generator) if chance(0.2) else emotion
+        earlier = draw_emotion(generator) if chance(0.2) else emotion
         # One timeline: the past, the clip, and a stretch from which the portrait is taken.
         index = torch.arange(start - PAST, start + FRAMES).clamp(min=0)
-        labels = torch.tensor([before] * PAST + [emotion] * FRAMES)
+        labels = torch.tensor([earlier] * PAST + [emotion] * FRAMES)
         poses = video_poses(mouth[index][None], labels[None], generator)
         portrait = _portrait_pose(generator)
         if first:
@@ -78,10 +83,14 @@ class Examples:
         if not first:
             keep = torch.cat([torch.arange(1, PAST, PAST_STRIDE), keep])
         person = sample_people(1, seed)
+        past_person = person
+        if chance(STRANGER_PROBABILITY):
+            past_person = person.mixed(sample_people(1, seed + 10**9), STRANGER_SHARE, generator)
+        drawn = [past_person] * (len(keep) - FRAMES) + [person] * FRAMES
         pixels = torch.cat(
             [
                 render(person, portrait, self.size),
-                render(person.index(torch.zeros(len(keep), dtype=torch.long)), poses.index(keep), self.size),
+                render(stack_people(drawn), poses.index(keep), self.size),
             ]
         )
         latents = self.vae.encode((pixels * 2 - 1).to(self.device)).latent_dist.mode() * SCALING_FACTOR
@@ -112,9 +121,11 @@ class Batch:
 
 
 def degrade(latents: Tensor) -> Tensor:
-    """Past frames (B, P, 4, h, w) as a video's own past looks: noisy and off in colour, each differently."""
-    rows = latents.shape[0]
+    """Past frames (B, P, 4, h, w) as a video's own past looks: noisy, blotchy, off in colour."""
+    rows, height, width = latents.shape[0], *latents.shape[-2:]
     noise = 0.3 * torch.rand(rows, 1, 1, 1, 1).to(latents) * torch.randn_like(latents)
+    blotches = functional.interpolate(torch.randn(rows, 4, 4, 4), (height, width), mode="bicubic")[:, None]
+    noise = noise + 0.4 * torch.rand(rows, 1, 1, 1, 1).to(latents) * blotches.to(latents)
     shift = 0.15 * torch.randn(rows, 1, 4, 1, 1)
     gain = 1 + 0.1 * torch.randn(rows, 1, 4, 1, 1)
     keep = (torch.rand(rows, 1, 1, 1, 1) < 0.1).to(latents)

@@ -80,6 +80,20 @@ class People:
         """The same people in another order, repeated or cut."""
         return People(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def mixed(self, others: "People", share: float, generator: torch.Generator) -> "People":
+        """These people, each trait taken from `others` with probability `share`."""
+        return People(
+            **{
+                f.name: getattr(others if torch.rand(1, generator=generator) < share else self, f.name)
+                for f in fields(self)
+            }
+        )
+
+
+def stack_people(people: list[People]) -> People:
+    """One People with the rows of many."""
+    return People(**{f.name: torch.cat([getattr(p, f.name) for p in people]) for f in fields(People)})
+
 
 @dataclass(frozen=True)
 class Pose:

@@ -60,7 +60,7 @@ class Ema:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards `module`."""
-        decay = min(0.998, (1 + step) / (20 + step))
+        decay = min(0.995, (1 + step) / (20 + step))
         mine, theirs = list(self.module.parameters()), list(module.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
 
