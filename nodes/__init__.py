@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .memo_demo import DemoNode
-from .memo_encode import PortraitNode, VoiceNode
 from .memo_load import LoadMemo, register_folder
+from .memo_portrait import PortraitNode
 from .memo_sample import SamplerNode
 from .memo_save import SaveNode
 from .memo_stream import SamplerToFileNode
+from .memo_voice import VoiceNode
 from .step_cache import CalibrateNode, ReportNode, TeaCacheNode
 
 NODES: list[type[io.ComfyNode]] = [
