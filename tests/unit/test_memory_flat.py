@@ -17,8 +17,8 @@ MAX_GROWTH_MIB = 30
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
 def test_memory_does_not_grow_with_length(goldens: Path, tmp_path: Path) -> None:
     arguments = [str(goldens / "micro" / "checkpoint"), str(tmp_path / "v.mp4"), str(CLIPS)]
-    # What the program holds is measured, not what glibc keeps of it: with a fixed threshold every freed tensor
-    # goes back to the system at once, while glibc's moving one keeps some 60 MiB on some machines and 5 on others.
+    # What the program holds is measured, not what glibc keeps of it: with a fixed threshold every freed
+    # tensor goes back to the system at once, with glibc's moving one some 60 MiB stay on some machines.
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
