@@ -165,8 +165,9 @@ class Clip:
 class ClipDenoiser:
     """One clip's denoiser: ``denoiser(latents, timestep)`` -> velocity per branch.
 
-    ``latents`` is (1, 4, F, h, w) float32 and ``timestep`` a scalar in 0..1000. The parts are offered apart
-    for callers that watch or cut the net; they work on the joint batch of all branches.
+    ``latents`` is (1, 4, F, h, w) float32 and ``timestep`` a scalar in 0..1000, best on the CPU: who reads
+    it there never waits for the device. The parts are offered apart for callers that watch or cut the net;
+    they work on the joint batch of all branches.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class ClipDenoiser:
         self.net, self.context, self.branches, self.dtype = net, context, branches, dtype
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
-        return self.split(self.net(latents.to(self.dtype), timestep, self.context))
+        return self.split(self.net(latents.to(self.dtype), self._moved(timestep), self.context))
 
     def stem(self, latents: Tensor) -> Tensor:
         """(1, 4, F, h, w) -> (B*F, C, h, w); every branch starts from the same latents."""
@@ -184,11 +185,11 @@ class ClipDenoiser:
 
     def temb(self, timestep: Tensor) -> Tensor:
         """Timestep -> (B, T)."""
-        return self.net.embed_timestep(timestep, len(self.branches), self.dtype)
+        return self.net.embed_timestep(self._moved(timestep), len(self.branches), self.dtype)
 
     def modulated_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """The first ResNet's time-modulated activation (F, C, h, w), the same for every branch."""
-        temb = self.net.embed_timestep(timestep, 1, self.dtype)
+        temb = self.net.embed_timestep(self._moved(timestep), 1, self.dtype)
         return self.net.modulated_input(self.net.stem(latents.to(self.dtype)), temb)
 
     def body(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
@@ -202,6 +203,13 @@ class ClipDenoiser:
     def split(self, velocity: Tensor) -> dict[str, Tensor]:
         """(B, 4, F, h, w) -> one (1, 4, F, h, w) float32 tensor per branch."""
         return dict(zip(self.branches, velocity.float().split(1), strict=True))
+
+    def _moved(self, timestep: Tensor) -> Tensor:
+        """The scalar where the net is. From the CPU by a fill: a copy might wait for the device."""
+        device = self.context.audio_tokens.device
+        if timestep.device.type != "cpu":
+            return timestep.to(device)
+        return torch.full((), float(timestep), dtype=timestep.dtype, device=device)
 
 
 Denoise = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -345,7 +353,7 @@ def _sample(
     on_step: OnStep | None,
     wrap_denoiser: WrapDenoiser | None,
 ) -> Tensor:
-    sigmas = flow_sigmas(settings.steps).to(noise.device)
+    sigmas = flow_sigmas(settings.steps)  # on the CPU: a solver reads them without waiting for the device
     wrapped: AbstractContextManager[Any] = nullcontext(denoiser)
     if wrap_denoiser is not None:
         wrapped = wrap_denoiser(denoiser, sigmas, clip_index)
