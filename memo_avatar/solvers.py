@@ -48,3 +48,7 @@ def sample_adams_bashforth(velocity: Velocity, latents: Tensor, sigmas: Tensor) 
         latents = latents + length * slope
         previous = (length, current)
     return latents
+
+
+SOLVERS: dict[str, Solver] = {"euler": sample_euler, "adams-bashforth": sample_adams_bashforth}
+"""By the name that a user gives; euler is upstream's."""

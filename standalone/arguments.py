@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 from memo_avatar.emotions import EMOTIONS, parse_emotion
 from memo_avatar.images import Fit, check_size
+from memo_avatar.solvers import SOLVERS
 
 from .errors import CommandError
 
@@ -38,6 +39,7 @@ class VideoOptions:
     wav2vec2: Path | None
     face_embedding: Path | None
     steps: int
+    solver: str
     guidance_scale: float | None
     seed: int
     emotion: int
@@ -100,6 +102,8 @@ def _video_parser() -> Parser:
     add("--audio", type=Path, required=True, metavar="A", help="voice, any sound or video format")
     add("--output", type=Path, required=True, metavar="V.mp4", help="video to write: .mp4, .mov or .mkv")
     add("--steps", type=_checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
+    add("--solver", choices=tuple(SOLVERS), default="euler",
+        help="euler as upstream, or second order, nearer to many steps (default: %(default)s)")  # fmt: skip
     add("--guidance-scale", type=_checked(_guidance), metavar="G",
         help="1 or less halves the work (default: the checkpoint's, else 3.5)")  # fmt: skip
     add("--seed", type=_checked(_seed), default=42, help="of the noise (default: %(default)s)")

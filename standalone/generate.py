@@ -16,6 +16,7 @@ from memo_avatar.clip_plan import FPS, clip_spans, frame_count
 from memo_avatar.config import MemoConfig
 from memo_avatar.images import load_portrait
 from memo_avatar.media import is_silent, load_audio
+from memo_avatar.solvers import SOLVERS
 from memo_avatar.video_writer import VideoWriter, check_output, check_space
 from teacache_core import StepCache
 
@@ -103,7 +104,9 @@ def render(
     cache: StepCache,
 ) -> int:
     """Write clip after clip; the number of frames written, fewer than the voice's if the user stopped it."""
-    settings = SamplingSettings(steps=options.steps, guidance_scale=inputs.guidance_scale)
+    settings = SamplingSettings(
+        steps=options.steps, guidance_scale=inputs.guidance_scale, solver=SOLVERS[options.solver]
+    )
     emotions = torch.full((features.embeddings.shape[0],), options.emotion)
     voice = Voice(features.embeddings, emotions, features.num_frames)
     portrait = Portrait(inputs.pixel_values, inputs.face_embedding)

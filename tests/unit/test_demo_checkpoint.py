@@ -11,6 +11,7 @@ from demo.evaluate import CHECKPOINT, DemoModel, held_out_speech
 from demo.meters import correlation, identity_error, mouth_opening
 from demo.speech import mouth_from_audio
 from memo_avatar.images import load_portrait
+from standalone.command import main
 
 FOLDER = CHECKPOINT.parent
 SECONDS = 16 / 30
@@ -72,3 +73,19 @@ def test_the_checkpoint_is_small_and_the_portraits_are_large() -> None:
         "diffusion_net", "reference_net", "image_proj", "audio_proj", "vae", "wav2vec2",
     }  # fmt: skip
     assert Path(FOLDER / "speech.wav").exists()
+
+
+@pytest.mark.slow
+def test_threshold_zero_is_bit_identical_to_no_cache(tmp_path: Path) -> None:
+    """By the command, as a user runs it: the files are the same, and a threshold that skips gives another."""
+
+    def video(name: str, *options: str) -> bytes:
+        path = tmp_path / f"{name}.mp4"
+        inputs = ["--image", str(FOLDER / "portrait.png"), "--audio", str(FOLDER / "speech.wav")]
+        length = ["--max-seconds", "0.5", "--steps", "4", "--output", str(path)]
+        assert main([*inputs, *length, *options]) == 0
+        return path.read_bytes()
+
+    plain = video("plain")
+    assert video("zero", "--rel-l1-thresh", "0") == plain
+    assert video("skipping", "--rel-l1-thresh", "0.25") != plain
