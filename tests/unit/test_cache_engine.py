@@ -1,7 +1,6 @@
 """The cache on toy denoisers: every decision and every arithmetic shows in a scalar."""
 
 import gc
-import random
 import weakref
 
 import pytest
@@ -409,38 +408,6 @@ def test_interleaved_runs_do_not_see_each_other() -> None:
                 guided = v["uncond"] + 2.0 * (v["cond"] - v["uncond"])
                 latents[index] = latents[index] + (sigmas[step + 1] - sigmas[step]) * guided
     assert all(torch.equal(x, y) for x, y in zip(latents, alone, strict=True))
-
-
-SETTINGS = (
-    StepCacheConfig(),
-    StepCacheConfig(rel_l1_thresh=0.1),
-    StepCacheConfig(rel_l1_thresh=0.4, on_skip="reuse", max_consecutive_skips=2),
-    StepCacheConfig(rel_l1_thresh=0.2, start_percent=0.2, end_percent=0.9, compute_last=True),
-    StepCacheConfig(rel_l1_thresh=0.3, cache_dtype=torch.bfloat16),
-    StepCacheConfig(step_mask="1101001", on_skip="reuse"),
-    StepCacheConfig(step_mask=("10", "1100110")),
-)
-
-
-def test_200_random_sequences_equal_fresh_processes() -> None:
-    """One net, one set of caches, any history: each run gives what a fresh cache on a fresh net gives."""
-    dice = random.Random(0)
-    net = SmoothDenoiser(seed=5)
-    for sequence in range(200):
-        caches = [StepCache(config) for config in SETTINGS]
-        for clip in range(dice.randint(1, 4)):
-            which = dice.randrange(len(SETTINGS))
-            steps, shape = dice.choice((3, 5, 8)), (dice.randint(1, 3), 8)
-            dtype = dice.choice((torch.float32, torch.float64))
-            seed = sequence * 10 + clip
-            latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-            if dice.random() < 0.3:
-                with pytest.raises(KeyboardInterrupt):
-                    sample(caches[which], net, latents, steps, clip, stop_at=dice.randrange(steps))
-                continue
-            found = sample(caches[which], net, latents, steps, clip)
-            fresh = sample(StepCache(SETTINGS[which]), SmoothDenoiser(seed=5), latents, steps, clip)
-            assert torch.equal(found, fresh), (sequence, clip, which)
 
 
 class CountWaits(torch.utils._python_dispatch.TorchDispatchMode):
