@@ -50,15 +50,16 @@ def free_port() -> int:
 
 
 class ComfyServer:
-    """`with ComfyServer(comfyui, user_folder) as server`."""
+    """`with ComfyServer(comfyui, user_folder, "--an-argument", python=...) as server`."""
 
-    def __init__(self, comfyui: Path, user: Path) -> None:
+    def __init__(self, comfyui: Path, user: Path, *arguments: str, python: Path | None = None) -> None:
         self.comfyui, self.user, self.port = comfyui, user, free_port()
+        self.arguments, self.python = arguments, python or python_of(comfyui)
         self.log = user / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ComfyServer:
-        command = [str(python_of(self.comfyui)), "main.py", "--cpu", "--listen", "127.0.0.1"]
+        command = [str(self.python), "main.py", "--cpu", "--listen", "127.0.0.1", *self.arguments]
         command += ["--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
         command += ["--database-url", "sqlite:///:memory:", "--base-directory", str(self.user)]
         with self.log.open("wb") as log:
