@@ -1,31 +1,42 @@
 """The voice front-end: a 16 kHz waveform to the wav2vec2 states of every video frame.
 
 Source: memoavatar/memo `memo/utils/audio_utils.py` (preprocess_audio), `memo/models/wav2vec.py`.
-It knows no file format and no model library: the wav2vec2 network arrives as three callables.
+It knows no file format and no model library: the wav2vec2 network arrives as its parts. Up to ten minutes go
+through it in one piece, as upstream does it; longer voices in windows (`voice_windows.py`).
 
-Shapes: S samples, T conv frames (50 per second), N video frames padded to whole clips, C conv channels,
-D hidden size, L layers.
+Shapes: S samples, N video frames padded to whole clips, C conv channels, D hidden size, L layers.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .clip_plan import SAMPLE_RATE, frame_count, padded_frame_count
+from .conv_features import ConvFeatures, Recording
+from .voice_windows import StoredStates, WindowPlan, windowed_states
 
 WINDOW = 5  # wav2vec2 states that one frame sees: two before, its own, two after
-VARIANCE_EPS = 1e-7  # of wav2vec2's published feature extractor
+
+OnLayer = Callable[[float], None]
+"""Called after every layer with the share of the work that is done, 0 to 1; may raise to stop it."""
 
 
 class VoiceEncoder(Protocol):
-    """wav2vec2 in three parts. Libraries return them differently; an adapter for each evens that out."""
+    """wav2vec2 in its parts. Libraries return them differently; an adapter for each evens that out."""
 
-    def feature_extractor(self, waveform: Tensor) -> Tensor:
-        """(1, S) normalised samples -> (1, C, T) conv features."""
+    @property
+    def conv_layers(self) -> Sequence[Any]:
+        """The feature extractor's layers, each with `conv` and perhaps `layer_norm`."""
+        ...
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
         ...
 
     def feature_projection(self, features: Tensor) -> Tensor:
@@ -41,53 +52,84 @@ class VoiceEncoder(Protocol):
 class VoiceFeatures:
     """`embeddings` (N, 5, L, D) on the CPU, N in whole clips; `num_frames` is the voice's own length, <= N.
 
-    The embeddings are a strided view: the windows' overlap takes no memory until a clip is copied out.
+    The embeddings are a strided view: the windows' overlap takes no memory until a clip is copied out. Those
+    of a voice over ten minutes are a :class:`StoredStates`, which reads the rows that it is indexed with.
     """
 
-    embeddings: Tensor
+    embeddings: Any
     num_frames: int
 
 
-def normalize_waveform(waveform: Tensor) -> Tensor:
-    """Zero mean and unit variance over the whole recording, as wav2vec2's feature extractor does it."""
-    variance, mean = torch.var_mean(waveform, correction=0)
-    return (waveform - mean) / torch.sqrt(variance + VARIANCE_EPS)
-
-
-def pad_to_clips(waveform: Tensor, fps: int, frames_per_clip: int) -> tuple[Tensor, int]:
-    """(S,) -> samples zero-padded at the end to fill whole clips, and the number of frames they then span.
+def padded_length(num_samples: int, fps: int, frames_per_clip: int) -> tuple[int, int]:
+    """Samples after zero-padding to whole clips, and the number of frames they then span.
 
     A padding frame is `SAMPLE_RATE // fps` samples: inexact at 30 fps, as upstream trained it.
     """
-    num_frames = frame_count(waveform.shape[0], fps)
+    num_frames = frame_count(num_samples, fps)
     num_padded = padded_frame_count(num_frames, frames_per_clip)
-    return functional.pad(waveform, (0, (num_padded - num_frames) * (SAMPLE_RATE // fps))), num_padded
+    return num_samples + (num_padded - num_frames) * (SAMPLE_RATE // fps), num_padded
 
 
-def frame_windows(states: Iterable[Tensor], num_frames: int) -> Tensor:
-    """L states of (1, N, D) -> (N, 5, L, D), a view: frame i sees frames i-2 … i+2, clamped at both ends."""
+def frame_windows(states: Tensor) -> Tensor:
+    """(2 + N + 2, L, D) -> (N, 5, L, D), a view: frame i sees frames i-2 … i+2, clamped at both ends.
+
+    The two rows at either end are margins; this fills them.
+    """
     margin = WINDOW // 2
-    layers = [state[0].to("cpu", torch.float32) for state in states]
-    padded = torch.empty(num_frames + 2 * margin, len(layers), layers[0].shape[-1])
-    for index, layer in enumerate(layers):
-        padded[margin : margin + num_frames, index] = layer
-    padded[:margin] = padded[margin]
-    padded[margin + num_frames :] = padded[margin + num_frames - 1]
-    return padded.unfold(0, WINDOW, 1).permute(0, 3, 1, 2)  # (N, L, D, 5) -> (N, 5, L, D)
+    states[:margin] = states[margin]
+    states[-margin:] = states[-margin - 1]
+    return states.unfold(0, WINDOW, 1).permute(0, 3, 1, 2)  # (N, L, D, 5) -> (N, 5, L, D)
 
 
+@torch.inference_mode()
 def voice_features(
-    waveform: Tensor, encoder: VoiceEncoder, *, fps: int = 30, frames_per_clip: int = 16
+    waveform: Tensor,
+    encoder: VoiceEncoder,
+    *,
+    fps: int = 30,
+    frames_per_clip: int = 16,
+    windows: WindowPlan | None = None,
+    on_layer: OnLayer | None = None,
 ) -> VoiceFeatures:
-    """(S,) mono samples at 16 kHz -> the features of every frame.
+    """(S,) mono samples at 16 kHz -> the features of every frame, computed on the waveform's device.
 
     Upstream returns the padded length as the audio's. Here: both; the video ends where the voice ends.
     Upstream counts frames in floats, one too many at a few lengths such as 8.3 s. Here: in integers.
     """
-    num_frames = frame_count(waveform.shape[0], fps)
-    padded, num_padded = pad_to_clips(normalize_waveform(waveform.float()), fps, frames_per_clip)
-    features = encoder.feature_extractor(padded[None])  # (1, S) -> (1, C, T)
-    features = functional.interpolate(features, size=num_padded, mode="linear", align_corners=True)
-    hidden_states = encoder.feature_projection(features.transpose(1, 2))  # (1, C, N) -> (1, N, D)
-    _, *layer_outputs = encoder.encoder(hidden_states)
-    return VoiceFeatures(frame_windows(layer_outputs, num_padded), num_frames)
+    windows = windows or WindowPlan(fps=fps)
+    num_samples = waveform.shape[0]
+    length, num_padded = padded_length(num_samples, fps, frames_per_clip)
+    features = ConvFeatures(encoder.conv_layers, Recording(waveform, length))
+    num_frames = frame_count(num_samples, fps)
+    if num_padded <= windows.one_piece:
+        margin = WINDOW // 2
+        states = _states(encoder, features.at_frames(0, num_padded, num_padded), margin, on_layer)
+        return VoiceFeatures(frame_windows(states), num_frames)
+
+    def states_of(start: int, stop: int) -> Tensor:
+        end = stop if stop == num_padded else stop - windows.overlap  # where the next window begins
+
+        def report(part: float) -> None:
+            if on_layer is not None:
+                on_layer((start + part * (end - start)) / num_padded)
+
+        return _states(encoder, features.at_frames(start, stop, num_padded), 0, report)
+
+    stored = StoredStates(num_padded, WINDOW)
+    for block in windowed_states(states_of, num_padded, windows):
+        stored.append(block)
+    return VoiceFeatures(stored, num_frames)
+
+
+def _states(encoder: VoiceEncoder, features: Tensor, margin: int, on_layer: OnLayer | None) -> Tensor:
+    """(1, N, C) conv features -> (margin + N + margin, L, D) on the CPU, written layer by layer."""
+    hidden_states = encoder.feature_projection(features)  # (1, N, C) -> (1, N, D)
+    _, num_frames, width = hidden_states.shape
+    states = torch.empty(num_frames + 2 * margin, encoder.num_layers, width)
+    inside = states[margin : margin + num_frames]
+    for index, state in enumerate(encoder.encoder(hidden_states)):
+        if index > 0:  # the first is the first layer's input
+            inside[:, index - 1] = state[0].to("cpu", torch.float32)
+        if on_layer is not None:
+            on_layer(index / encoder.num_layers)
+    return states

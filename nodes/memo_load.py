@@ -104,10 +104,9 @@ def _auxiliary(checkpoint: Checkpoint, part: str, config: MemoConfig, dtype: tor
 def _load_wav2vec2(folder: Path) -> Any:
     if not folder.is_dir():
         return None
-    from .host_wav2vec2 import Wav2Vec2, open_wav2vec2
+    from .host_wav2vec2 import load_wav2vec2
 
-    config, state = open_wav2vec2(folder)
-    return auxiliary_patcher(partial(Wav2Vec2, config), state, torch.float32)
+    return load_wav2vec2(folder)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

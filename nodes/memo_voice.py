@@ -127,16 +127,13 @@ def _resample(channel: Tensor, sample_rate: int) -> Tensor:
 
 
 class HostAudioEncoder:
-    """The host's AUDIO_ENCODER in the three parts that the voice front-end calls."""
+    """The host's AUDIO_ENCODER in the parts that the voice front-end calls."""
 
     def __init__(self, net: Any) -> None:
+        self.conv_layers = net.feature_extractor.conv_layers
+        self.feature_projection = net.feature_projection
+        self.num_layers = len(net.encoder.layers)
         self.net = net
-
-    def feature_extractor(self, waveform: Tensor) -> Tensor:
-        return self.net.feature_extractor(waveform).transpose(1, 2)  # (1, T, C) -> (1, C, T)
-
-    def feature_projection(self, features: Tensor) -> Tensor:
-        return self.net.feature_projection(features)
 
     def encoder(self, hidden_states: Tensor) -> Iterable[Tensor]:
         return self.net.encoder(hidden_states)[1]
@@ -153,12 +150,11 @@ def _encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torch.de
         )
     load([patcher])
     net = patcher.model
-    encoder = net if audio_encoder is None else HostAudioEncoder(net)
     if not all(hasattr(net, name) for name in ("feature_extractor", "feature_projection", "encoder")):
         raise MediaError(
             f"expected a wav2vec2 but got {type(net).__name__} (audio_encoder). Use wav2vec2-base-960h."
         )
-    return encoder, patcher.load_device
+    return (net if audio_encoder is None else HostAudioEncoder(net)), patcher.load_device
 
 
 def _check_width(embeddings: Tensor, memo: MemoNets) -> None:
