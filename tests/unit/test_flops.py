@@ -29,3 +29,7 @@ def test_the_parts_add_up_to_the_step(results: dict[str, float]) -> None:
     parts = results["step_parts_tflop"]
     assert all(value > 0 for value in parts.values()), parts
     assert sum(parts.values()) == pytest.approx(results["step_tflop"], rel=0.01)
+
+
+def test_a_skipped_step_costs_at_most_a_hundredth_of_a_computed_one(results: dict[str, float]) -> None:
+    assert 0 < results["cache_step_tflop"] <= 0.01 * results["step_tflop"]
