@@ -20,8 +20,9 @@ from tqdm import tqdm
 from memo_avatar.audio_features import voice_features
 from memo_avatar.checkpoint import load_memo
 from memo_avatar.clip_loop import MemoModels, Portrait, SamplingSettings, Voice, generate_clips
+from memo_avatar.wav2vec2 import Wav2Vec2
 from standalone.vae import DiffusersVAE, load_vae
-from standalone.wav2vec2 import TransformersVoiceEncoder, load_wav2vec2
+from standalone.wav2vec2 import load_wav2vec2
 
 from .autoencoder import HELD_OUT_SEED, vae_psnr
 from .faces import TRAINED_EMOTIONS, People, render, sample_people, still_pose
@@ -41,7 +42,7 @@ class DemoModel:
 
     models: MemoModels
     vae: DiffusersVAE
-    wav2vec2: TransformersVoiceEncoder
+    wav2vec2: Wav2Vec2
     guidance_scale: float
     size: int
 
