@@ -1,6 +1,7 @@
 """Video out, through PyAV: frames as they are ready, the original sound beside them, nothing kept in memory.
 
-However a `VideoWriter` is left, what was written becomes a playable file. No ffmpeg binary, no shell.
+However a `VideoWriter` is left, what was written becomes a playable file: it grows in fragments that can be
+played at any moment, and is rewritten as an ordinary file at the end. No ffmpeg binary, no shell.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SOUND_RATES = (
     44_100,
     48_000,
 )  # kept as they are; any other rate is brought to 48 kHz, which every player takes
+# delay_moov: the sound's priming is known when the header is written. Microseconds, and no buffer in between.
+FRAGMENTS = {"movflags": "delay_moov+default_base_moof", "frag_duration": "500000", "flush_packets": "1"}
 CRF = 18  # x264's own "visually lossless"
 BYTES_PER_PIXEL = 0.1  # generous for CRF 18: 6 Mbit/s at 512x512
 SPARE_BYTES = 8_000_000
@@ -74,7 +77,8 @@ class VideoWriter:
     """H.264 and AAC into a temporary name beside `path`; the file gets its name when it is whole.
 
     `audio` is the original recording: it keeps its channels (up to two) and runs as long as the frames: cut,
-    or filled with silence. `with` finishes the file after an exception too, if any frame was written.
+    or filled with silence. `with` finishes the file after an exception too, if any frame was written. Where
+    the disk is full, what reached it is kept under `path`, and MediaError says so.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class VideoWriter:
         self._size = (width, height)
         sound = None if audio is None else _SoundSource(Path(audio))
         try:
-            self._container = av.open(str(self._partial), "w", format=FORMATS[self.path.suffix.lower()])
+            kind = FORMATS[self.path.suffix.lower()]
+            options = {} if kind == "matroska" else FRAGMENTS
+            self._container = av.open(str(self._partial), "w", format=kind, options=options)
             self._video = _add_video(self._container, width + width % 2, height + height % 2, fps)
             self._sound = None if sound is None else _SoundTrack(self._container, sound)
         except (av.FFmpegError, OSError) as error:
@@ -132,9 +138,12 @@ class VideoWriter:
             if self._sound is not None:
                 self._sound.finish(self._seconds())
             self._container.close()
-            os.replace(self._partial, self.path)
-            self.is_saved = True
+            self._keep(rewrite(self._partial, self.path.suffix))
         except (av.FFmpegError, OSError) as error:
+            with suppress(av.FFmpegError, OSError):
+                self._container.close()
+            if count_pictures(self._partial):
+                self._keep(self._partial)
             raise self._failure(error) from error
         finally:
             self._release()
@@ -142,6 +151,10 @@ class VideoWriter:
     def discard(self) -> None:
         """Leave nothing behind."""
         self._release()
+
+    def _keep(self, written: Path) -> None:
+        os.replace(written, self.path)
+        self.is_saved = True
 
     def _seconds(self) -> Fraction:
         return Fraction(self.num_frames, self.fps)
@@ -163,10 +176,11 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: Any) -> MediaError:
+        kept = " What reached the disk is kept and plays." if self.is_saved else ""
         return MediaError(
             f"expected room for the video but got {error.strerror} after {self.num_frames} frames "
             f"({self.path}). "
-            "Free some space or choose another folder."
+            f"Free some space or choose another folder.{kept}"
         )
 
     def _release(self) -> None:
@@ -177,6 +191,46 @@ class VideoWriter:
         with suppress(av.FFmpegError, OSError):  # a file that couldn't be finished has been told by now
             self._container.close()
         self._partial.unlink(missing_ok=True)
+
+
+def rewrite(path: Path, suffix: str) -> Path:
+    """The same packets as an ordinary file beside `path`, its index first, as editors and some players want.
+
+    Gives `path` itself where there is no room for a second one.
+    """
+    import av
+
+    if FORMATS[suffix.lower()] == "matroska" or shutil.disk_usage(path.parent).free < 2 * path.stat().st_size:
+        return path
+    whole = path.with_suffix(".whole")
+    try:
+        with (
+            av.open(str(path)) as source,
+            av.open(
+                str(whole), "w", format=FORMATS[suffix.lower()], options={"movflags": "+faststart"}
+            ) as target,
+        ):
+            streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:  # demuxing ends with an empty packet per stream
+                    packet.stream = streams[packet.stream_index]
+                    target.mux(packet)
+    except (av.FFmpegError, OSError):
+        whole.unlink(missing_ok=True)
+        return path
+    path.unlink()
+    return whole
+
+
+def count_pictures(path: Path) -> int:
+    """Pictures that a player will show; 0 where it is no video."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return sum(packet.pts is not None for packet in container.demux(video=0))
+    except (av.FFmpegError, OSError):
+        return 0
 
 
 class _SoundSource:

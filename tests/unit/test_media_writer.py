@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -10,10 +14,11 @@ import pytest
 import torch
 
 from memo_avatar.media import MediaError
-from memo_avatar.video_writer import VideoWriter, check_output, check_space
+from memo_avatar.video_writer import VideoWriter, check_output, check_space, count_pictures
 from tests.helpers.media import read_sound, read_video, tone, write_sound
 
 FRAME = 1 / 30
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def noise(frames: int, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -139,6 +144,57 @@ def test_too_little_space_is_found_before_the_work(tmp_path: Path, monkeypatch: 
     check_space(tmp_path, 100, 512, 512)
     with pytest.raises(MediaError, match="expected 480 MB of free space for the video but got 20 MB"):
         check_space(tmp_path, 18_000, 512, 512)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from memo_avatar.media import MediaError
+from memo_avatar.video_writer import VideoWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    with VideoWriter(Path(sys.argv[1]), width=64, height=48, audio=Path(sys.argv[2])) as writer:
+        for seed in range(60):
+            writer.write(torch.rand(16, 3, 48, 64, generator=torch.Generator().manual_seed(seed)))
+except MediaError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on a file's size here")
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_a_disk_that_fills_up_keeps_what_reached_it(tmp_path: Path, name: str) -> None:
+    sound = write_sound(tmp_path / "a.wav", tone(5.0))
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / name), str(sound)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "expected room for the video but got File too large after" in run.stdout
+    assert "What reached the disk is kept and plays." in run.stdout
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", name]
+    played = 0
+    with av.open(str(tmp_path / name)) as container, suppress(av.error.InvalidDataError):  # a cut end
+        for _ in container.decode(video=0):
+            played += 1
+    assert played > 16
+
+
+def test_what_was_written_plays_at_any_moment(tmp_path: Path) -> None:
+    """A power cut leaves the file under its temporary name."""
+    with VideoWriter(tmp_path / "v.mp4", width=64, height=48) as writer:
+        for _ in range(10):
+            writer.write(noise(16))
+        (partial,) = tmp_path.iterdir()
+        assert count_pictures(partial) > 60
+    assert os.listdir(tmp_path) == ["v.mp4"]
+
+
+def test_the_finished_file_is_an_ordinary_one_with_its_index_first(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", width=64, height=48) as writer:
+        writer.write(noise(60))
+    data = (tmp_path / "v.mp4").read_bytes()
+    assert b"moof" not in data
+    assert data.index(b"moov") < data.index(b"mdat")
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
