@@ -4,6 +4,8 @@ pytest imports this file too, as a plain module, with or without ComfyUI. Only t
 ImportError of our own nodes stays loud.
 """
 
+WEB_DIRECTORY = "./web"  # the nodes' help pages: docs/<node id>.md, docs/<node id>/<language>.md
+
 try:
     import comfy_api  # noqa: F401  # pyright: ignore[reportUnusedImport]
 except ImportError:
@@ -12,4 +14,4 @@ else:
     if __package__:
         from .nodes import comfy_entrypoint
 
-        __all__ = ["comfy_entrypoint"]
+        __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -1,0 +1,107 @@
+"""Every workflow in the real frontend: whole, well laid out, saved and opened again; the first one plays."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import SECONDS
+from tests.helpers.comfy_pack import PACK_NAME
+from tests.helpers.comfy_workflows import FILES, nodes_of, read
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+Box = tuple[float, float, float, float]
+Shown = dict[str, Any]
+
+
+def types(nodes: list[dict[str, Any]]) -> list[str]:
+    return [node["type"] for node in nodes]
+
+
+@every_workflow
+def test_it_opens_whole(path: Path, shown: Shown) -> None:
+    found = shown["templates"][path.stem]
+    assert types(found["opened"]) == types(read(path)["nodes"])
+    assert not types([node for node in found["opened"] if not node["known"] or node["red"]])
+    assert not found["alerts"]
+
+
+@every_workflow
+def test_the_nodes_hold_the_files_values(path: Path, shown: Shown) -> None:
+    held = {str(node["id"]): list(node["widgets"].values()) for node in shown["templates"][path.stem]["opened"]}
+    for node in nodes_of(read(path)):
+        if node["type"].startswith("MEMO_"):
+            assert held[str(node["id"])][: len(node["widgets_values"])] == node["widgets_values"], node["type"]
+
+
+@every_workflow
+def test_every_value_survives_a_save_and_reload(path: Path, shown: Shown) -> None:
+    found = shown["templates"][path.stem]
+    before, after = widgets(found["changed"]), widgets(found["reloaded"])
+    assert after == before != widgets(found["opened"])
+    saved = shown["user"] / "user" / "default" / "workflows" / f"{found['saved']}.json"
+    assert types(json.loads(saved.read_text(encoding="utf-8"))["nodes"]) == types(found["opened"])
+
+
+def widgets(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {f"{node['id']} {node['type']}": node["widgets"] for node in nodes}
+
+
+@every_workflow
+def test_nothing_overlaps(path: Path, shown: Shown) -> None:
+    """Nodes have the size that this frontend needs for them, which may be more than the file's."""
+    workflow, nodes = read(path), shown["templates"][path.stem]["opened"]
+    boxes = {f"{node['id']} {node['title']}": corners(node["bounding"]) for node in nodes}
+    groups = {group["title"]: corners(group["bounding"]) for group in workflow["groups"]}
+    for together in (boxes, groups):
+        assert not [pair for pair in combinations(together, 2) if overlap(*(together[name] for name in pair))]
+    for name, box in boxes.items():
+        touched = [title for title, group in groups.items() if overlap(box, group)]
+        assert len(touched) == (not name.endswith("Read me")), (name, touched)
+        assert all(contains(groups[title], box) for title in touched), (name, box, touched)
+
+
+def corners(bounding: list[float]) -> Box:
+    left, top, width, height = bounding
+    return left, top, left + width, top + height
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def contains(outer: Box, inner: Box) -> bool:
+    return outer[0] <= inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+
+
+def test_the_template_browser_shows_each_with_its_picture(shown: Shown) -> None:
+    pictures = {image["source"]: image["width"] for image in shown["browsed"]["thumbnails"]}
+    wanted = {f"/api/workflow_templates/{PACK_NAME}/{path.stem}.jpg" for path in FILES}
+    assert wanted <= pictures.keys()
+    assert all(pictures[source] > 0 for source in wanted)
+
+
+def test_the_first_one_opens_from_the_template_browser(shown: Shown) -> None:
+    assert types(shown["browsed"]["opened"]) == types(read(FILES[0])["nodes"])
+
+
+def test_the_first_one_plays_its_video(shown: Shown) -> None:
+    run = shown["run"]
+    assert run["ended"] == ["execution_success", ""]
+    assert not run["red"]
+    (video,) = run["videos"]
+    assert video["error"] is None
+    assert video["duration"] == pytest.approx(SECONDS, abs=0.1)
+    assert video["played"] == pytest.approx(video["duration"], abs=0.05)
+    assert video["frames"] > 0 and video["width"] == video["height"] > 0
+
+
+def test_it_asks_nobody_outside_and_breaks_nothing(shown: Shown) -> None:
+    assert shown["outside"] == []
+    assert shown["pageErrors"] == []
