@@ -24,7 +24,7 @@ define timed
 	echo "$(1): $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: demo test check parity host browser bench fix setup clean
+.PHONY: demo test check parity host browser bench locales fix setup clean
 .DEFAULT_GOAL := test
 
 demo: $(CAN_RENDER)
@@ -52,6 +52,9 @@ browser: $(CAN_TEST)
 
 bench: $(CAN_RENDER)
 	$(call timed,make bench,$(VENV_PYTHON) -m benchmarks.flops && $(VENV_PYTHON) -m benchmarks.caching $(BENCH_ARGS))
+
+locales: $(CAN_TEST)
+	WRITE_LOCALES=1 $(VENV_PYTHON) -m pytest tests/host/test_locales.py $(PYTEST_ARGS)
 
 fix: $(CAN_TEST)
 	$(VENV_PYTHON) -m ruff check --fix .
