@@ -1,0 +1,128 @@
+"""Makes the templates' thumbnails out of real results: `python -m tests.browser.thumbnails [number ...]`.
+
+Workflows 1 to 4 are run as they are, by a ComfyUI on this machine; 5 needs weights that are not here, so its
+thumbnail is the graph itself, out of the screenshot that the browser suite leaves.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.conftest import find_comfyui
+from tests.helpers import comfy_server
+from tests.helpers.comfy_pack import make_user_folder
+from tests.helpers.comfy_server import ComfyServer
+from tests.helpers.comfy_workflows import FILES, read, to_prompt
+
+SIDE = 448  # twice the size at which the template browser shows them
+PAPER = (255, 255, 255)
+Picture = Image.Image
+
+
+def one_frame(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
+    return widest_mouth(frames).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def frame_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> Picture:
+    """The talking face, and under it which steps were computed."""
+    canvas = one_frame(frames, reports)
+    strip = grid_of(reports[0])
+    canvas.paste(strip, (0, SIDE - strip.height))
+    return canvas
+
+
+def pair_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> Picture:
+    """Uncached and cached side by side; under them the cached run's report."""
+    canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
+    canvas.paste(widest_mouth(frames).resize((SIDE, SIDE // 2), Image.Resampling.BICUBIC), (0, 0))
+    report = reports[0].resize(
+        (SIDE, round(reports[0].height * SIDE / reports[0].width)), Image.Resampling.LANCZOS
+    )
+    canvas.paste(report.crop((0, 0, SIDE, SIDE // 2)), (0, SIDE // 2))
+    return canvas
+
+
+def film(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
+    """Nine moments of the video."""
+    canvas, cell = Image.new("RGB", (SIDE, SIDE), PAPER), SIDE // 3
+    for index in range(9):
+        frame = frames[(2 * index + 1) * len(frames) // 18].resize(
+            (cell - 4, cell - 4), Image.Resampling.BICUBIC
+        )
+        canvas.paste(frame, (index % 3 * (cell + 1), index // 3 * (cell + 1)))
+    return canvas
+
+
+MAKERS: dict[str, Callable[[Sequence[Picture], Sequence[Picture]], Picture]] = {
+    "1": one_frame,
+    "2": frame_and_report,
+    "3": pair_and_report,
+    "4": film,
+}
+
+
+def widest_mouth(frames: Sequence[Picture]) -> Picture:
+    """The frame that differs most from the first one in the lower half, where the mouth is."""
+    import numpy as np
+
+    lower = [np.asarray(frame, np.float32)[frame.height // 2 :] for frame in frames]
+    changes = [float(abs(half - lower[0]).mean()) for half in lower]
+    return frames[changes.index(max(changes))]
+
+
+def grid_of(report: Picture) -> Picture:
+    """A report's rows of dark and light squares, at the width of a thumbnail."""
+    return report.crop((0, 90, report.width, min(report.height, 330))).resize(
+        (SIDE, 112), Image.Resampling.LANCZOS
+    )
+
+
+def screenshot_of(path: Path) -> Picture:
+    """The middle of a workflow's screenshot."""
+    shot = Image.open(SCREENSHOTS / "current" / f"{path.stem}.png").convert("RGB")
+    height = round(shot.height * 0.66)
+    left, top = round(shot.width * 0.12), round(shot.height * 0.17)
+    return shot.crop((left, top, left + height, top + height)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def results(
+    server: ComfyServer, path: Path, object_info: dict[str, Any]
+) -> tuple[list[Picture], list[Picture]]:
+    """The frames of a workflow's video, and the pictures it shows."""
+    import av
+
+    outputs = server.run(to_prompt(read(path), object_info))
+    files = [server.file(saved) for output in outputs.values() for saved in output.get("images", [])]
+    frames: list[Picture] = []
+    for file in (file for file in files if file.suffix == ".mp4"):
+        with av.open(str(file)) as video:
+            frames += [frame.to_image() for frame in video.decode(video=0)]
+    return frames, [Image.open(file).convert("RGB") for file in files if file.suffix == ".png"]
+
+
+def main(numbers: Sequence[str]) -> None:
+    comfyui = find_comfyui()
+    assert comfyui is not None, "expected a ComfyUI but got none. Set COMFYUI_PATH."
+    comfy_server.PROMPT_SECONDS = 3600.0
+    chosen = [path for path in FILES if not numbers or path.name[0] in numbers]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ComfyServer(comfyui, make_user_folder(Path(folder) / "user")) as server,
+    ):
+        object_info = server.get("/object_info")
+        for path in chosen:
+            maker = MAKERS.get(path.name[0])
+            picture = maker(*results(server, path, object_info)) if maker else screenshot_of(path)
+            picture.save(path.with_suffix(".jpg"), quality=85, optimize=True)
+            print(path.with_suffix(".jpg").name, path.with_suffix(".jpg").stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

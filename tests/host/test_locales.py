@@ -1,0 +1,134 @@
+"""Every node explains itself: tooltips, an English and a Chinese locale, and a help page in both languages.
+
+The English locale is the nodes' own text; `make locales` writes it after a change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.comfy_pack import PACK_NAME, ROOT
+from tests.helpers.comfy_server import ComfyServer
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
+
+PREFIX = "MEMO_"
+ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
+CHINESE = ROOT / "locales" / "zh" / "nodeDefs.json"
+DOCS = ROOT / "web" / "docs"
+WRITE = "WRITE_LOCALES"
+SAME_IN_CHINESE = {"memo", "vae", "cfg", "MODEL", "MEMO", "VAE"}
+_CJK = re.compile(r"[\u4e00-\u9fff]")
+_MARKUP = re.compile(r"[{}|@]")  # means something to the frontend's translator
+
+Locale = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def english(server: ComfyServer) -> Locale:
+    """What the server says about our nodes, in the form of a locale."""
+    nodes = {name: info for name, info in server.get("/object_info").items() if name.startswith(PREFIX)}
+    found = {name: describe(info) for name, info in nodes.items()}
+    if os.environ.get(WRITE):
+        ENGLISH.parent.mkdir(parents=True, exist_ok=True)
+        ENGLISH.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return found
+
+
+def describe(info: dict[str, Any]) -> dict[str, Any]:
+    """A node's texts as nodeDefs.json has them."""
+    inputs = {
+        name: spec for kind in ("required", "optional") for name, spec in info["input"].get(kind, {}).items()
+    }
+    outputs = enumerate(zip(info["output_name"], info.get("output_tooltips") or [], strict=True))
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": {name: _texts(name, spec[1].get("tooltip")) for name, spec in inputs.items()},
+        "outputs": {str(index): _texts(name, tooltip) for index, (name, tooltip) in outputs},
+    }
+
+
+def _texts(name: str, tooltip: str | None) -> dict[str, str]:
+    return {"name": name, "tooltip": tooltip} if tooltip else {"name": name}
+
+
+def read(path: Path) -> Locale:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def texts(value: Any, place: str = "") -> dict[str, str]:
+    """Place -> text of everything in a locale."""
+    if isinstance(value, str):
+        return {place: value}
+    return {
+        key: text for name, inner in value.items() for key, text in texts(inner, f"{place}/{name}").items()
+    }
+
+
+def test_every_input_has_a_tooltip(english: Locale) -> None:
+    assert not [
+        f"{node}.{name}"
+        for node, info in english.items()
+        for name, input_texts in info["inputs"].items()
+        if len(input_texts.get("tooltip", "")) < 10
+    ]
+
+
+def test_every_node_is_found_by_other_words(server: ComfyServer, english: Locale) -> None:
+    info = server.get("/object_info")
+    assert not [
+        name for name in english if not info[name]["description"] or not info[name].get("search_aliases")
+    ]
+
+
+def test_the_english_locale_is_what_the_nodes_say(english: Locale) -> None:
+    assert read(ENGLISH) == english, "run: make locales"
+
+
+def test_the_chinese_locale_has_every_text(english: Locale) -> None:
+    ours, theirs = texts(read(CHINESE)), texts(english)
+    assert sorted(theirs.keys() - ours.keys()) == [], "missing"
+    assert sorted(ours.keys() - theirs.keys()) == [], "about nothing"
+    assert not [
+        place for place, text in ours.items() if not _CJK.search(text) and text not in SAME_IN_CHINESE
+    ]
+
+
+@pytest.mark.parametrize("path", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_no_text_means_something_to_the_translator(path: Path) -> None:
+    assert not {place: text for place, text in texts(read(path)).items() if _MARKUP.search(text)}
+
+
+def test_the_server_hands_out_both_locales(server: ComfyServer, english: Locale) -> None:
+    translations = server.get("/i18n")
+    for language, path in (("en", ENGLISH), ("zh", CHINESE)):
+        ours = {name: texts for name, texts in translations[language]["nodeDefs"].items() if name in english}
+        assert ours == read(path)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_node_has_a_help_page(language: str, english: Locale, server: ComfyServer) -> None:
+    for node, info in english.items():
+        name = f"{node}.md" if language == "en" else f"{node}/{language}.md"
+        page = (DOCS / name).read_text(encoding="utf-8")
+        served = urllib.request.urlopen(
+            f"{server.url}/extensions/{PACK_NAME}/docs/{urllib.parse.quote(name)}"
+        )
+        assert served.read().decode() == page
+        wanted = [*info["inputs"], *(output["name"] for output in info["outputs"].values())]
+        assert [word for word in wanted if f"| `{word}` |" not in page] == [], name
+
+
+def test_every_help_page_is_about_a_node(english: Locale) -> None:
+    assert {
+        path.relative_to(DOCS).parts[0].removesuffix(".md") for path in DOCS.rglob("*.md")
+    } == english.keys()
