@@ -110,11 +110,17 @@ async function openChangeAndSave(page, name) {
   return found;
 }
 
+// What the server has under this name, or null
+
+async function saved(page, name) {
+  const answer = await page.request.get(`${job.url}/api/userdata/${encodeURIComponent(`workflows/${name}.json`)}`);
+  return answer.ok() ? answer.json() : null;
+}
+
 async function openSaved(page, name) {
-  const path = encodeURIComponent(`workflows/saved ${name}.json`);
-  const answer = await page.request.get(`${job.url}/api/userdata/${path}`);
-  if (!answer.ok()) return [];
-  await load(page, await answer.json(), `saved ${name}`);
+  const workflow = await saved(page, `saved ${name}`);
+  if (!workflow) return [];
+  await load(page, workflow, `saved ${name}`);
   const found = await describe(page);
   await closeDialogs(page);
   return found;
@@ -142,7 +148,7 @@ async function saveByKeyboard(page, name) {
   const field = page.locator('[role="dialog"] input[type="text"], [role="dialog"] input:not([type])').first();
   await field.fill(name);
   await field.press("Enter");
-  await page.waitForTimeout(800);
+  for (let tries = 0; tries < 100 && !(await saved(page, name)); tries++) await page.waitForTimeout(200);
   return name;
 }
 
