@@ -61,7 +61,10 @@ class MemoryLinearAttention(nn.Module):
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
     def update(self, past: KeyValue, rows: Tensor, memory: LayerMemory | None) -> LayerMemory:
-        """The memory after the past frames: ``past`` (R, L, C), ``rows`` (B, P) into the R."""
+        """The memory after the past frames: ``past`` (R, L, C), ``rows`` (B, P) into the R.
+
+        ``memory`` may lie on another device.
+        """
         batch, frames = rows.shape
         key, value = (
             x[rows.flatten()].unflatten(0, (batch, frames)).transpose(1, 2).flatten(0, 1)
@@ -76,7 +79,7 @@ class MemoryLinearAttention(nn.Module):
         if memory is None:
             return LayerMemory(kv, z)
         fade = DECAY**frames
-        return LayerMemory(memory.kv * fade + kv, memory.z * fade + z)
+        return LayerMemory(memory.kv.to(kv) * fade + kv, memory.z.to(z) * fade + z)
 
 
 class _TemporalBlock(nn.Module):

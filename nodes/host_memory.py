@@ -1,4 +1,4 @@
-"""The host's memory management in our words: patchers, dtypes, loading, free memory.
+"""The host's memory management in our words: patchers, dtypes, loading.
 
 ComfyUI 0.8.0 and 0.33.0 name some things differently; every difference is evened out in this file.
 """
@@ -18,8 +18,6 @@ SUPPORTED_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 """In the order of preference."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-GIB = 2**30
 
 
 def make_patcher(net: nn.Module, *, disable_dynamic: bool = False, **devices: torch.device) -> Any:
@@ -82,13 +80,3 @@ def cast_dtype(dtype: torch.dtype) -> torch.dtype | None:
 def load(patchers: Sequence[Any], memory_required: float = 0) -> None:
     """Have these models on the device together, with room for ``memory_required`` bytes of activations."""
     management.load_models_gpu(list(patchers), memory_required=memory_required)
-
-
-def check_ram(num_bytes: int, what: str, remedy: str) -> None:
-    """Refuse now what would fail after hours."""
-    free = management.get_free_memory(torch.device("cpu"))
-    if num_bytes > free:
-        raise MemoryError(
-            f"expected {num_bytes / GIB:.1f} GiB of free RAM for {what} but got {free / GIB:.1f} GiB. "
-            f"{remedy}"
-        )

@@ -144,6 +144,10 @@ class MemoModel(comfy.model_base.BaseModel):
             config, model_type=comfy.model_base.ModelType.FLOW, device=device, unet_model=HostUNet3D
         )
 
+    def get_dtype_inference(self) -> torch.dtype:
+        """What the net computes in; the oldest hosts have the parts of the answer only."""
+        return self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
+
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         rows = kwargs.get(ROWS_KEY)
         if rows is None:

@@ -8,6 +8,7 @@ is the same file as one that was not.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..memo_avatar.video_writer import CRF
 
 _SOUND_RATES = (44_100, 48_000)  # every player takes these; others become 48 kHz
 _BLOCK = 1024  # samples per AAC frame
+_FRAMES_PER_SEGMENT = 64  # bounds the copy of pixels that encoding makes
 
 
 def write_segment(path: Path, frames: Tensor) -> None:
@@ -45,6 +47,16 @@ def write_segment(path: Path, frames: Tensor) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     os.replace(partial, path)
+
+
+def write_video(path: Path, frames: Tensor, waveform: Tensor, sample_rate: int) -> None:
+    """(F, 3, H, W) in 0..1 and the sound (C, T) -> an MP4 file."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        parts = frames.split(_FRAMES_PER_SEGMENT)
+        segments = [Path(folder) / f"{index}.mp4" for index in range(len(parts))]
+        for segment, part in zip(segments, parts, strict=True):
+            write_segment(segment, part)
+        join_segments(segments, path, waveform, sample_rate)
 
 
 def join_segments(segments: Sequence[Path], path: Path, waveform: Tensor, sample_rate: int) -> int:

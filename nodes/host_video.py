@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..memo_avatar.clip_loop import (
     VAE_SCALE,
+    VAE_STRIDE,
     Clip,
     ClipState,
     MemoModels,
@@ -25,8 +26,8 @@ from ..memo_avatar.clip_loop import (
     clip_voice,
 )
 from ..memo_avatar.clip_plan import clip_spans
-from ..memo_avatar.config import UNet3DConfig
 from ..memo_avatar.context import ClipContext
+from .host_estimate import check_clip, context_bytes
 from .host_memory import load
 from .host_model import conditioning
 from .host_sampling import CachedVideo
@@ -64,6 +65,13 @@ class VideoJob:
         """Height and width in pixels."""
         height, width = self.portrait.portrait.pixel_values.shape[-2:]
         return height, width
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int, int]:
+        """Of one clip's latents: (1, 4, F, h, w)."""
+        height, width = (length // VAE_STRIDE for length in self.size)
+        channels = self.memo.config.diffusion_net.in_channels
+        return (1, channels, self.settings.frames_per_clip, height, width)
 
     def sigmas(self) -> Tensor:
         """The host's noise levels; those of "normal" are upstream's."""
@@ -132,13 +140,13 @@ class Progress:
 
         return callback
 
-    def on_clip(self, clip: Clip) -> None:
-        """A finished clip: its last frame."""
+    def on_clip(self, clip_index: int, frame: Tensor) -> None:
+        """A finished clip: its last frame (3, H, W)."""
         from PIL import Image
 
-        pixels = (clip.frames[-1] * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
         preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
-        self.bar.update_absolute((clip.index + 1) * self.steps, self.total, preview)
+        self.bar.update_absolute((clip_index + 1) * self.steps, self.total, preview)
 
 
 def generate_video(
@@ -147,8 +155,10 @@ def generate_video(
     """Yield each clip when it is done; ``state`` continues after a finished one.
 
     The loop of ``memo_avatar.clip_loop.generate_clips`` with the host's sampling in place of ours: equal
-    inputs give equal videos to rounding.
+    inputs give equal videos to rounding. A clip's state that is kept while the next clip is made keeps
+    gigabytes on the device.
     """
+    check_clip(job)
     settings, vae, models = job.settings, HostVAE(job.vae), _models(job)
     spans = clip_spans(job.num_frames, settings.frames_per_clip)
     progress = Progress(job.model, len(spans), job.steps)
@@ -160,23 +170,24 @@ def generate_video(
     sigmas = job.sigmas()
     for span in spans[0 if state is None else state.clip_index + 1 :]:
         management.throw_exception_if_processing_interrupted()
-        past_latents = None
+        past_latents, memory = None, None
         if state is not None:
             past = vae.encode(state.past_frames * 2 - 1)
             past_latents = past.to(models.device, models.dtype) * VAE_SCALE
+            memory = state.memory
         load([job.model, *job.memo.patchers()], context_bytes(job))
         audio, emotion = clip_voice(job.voice.voice, span)
-        context, memory = conditions.clip(past_latents, state.memory if state else None, audio, emotion)
+        context, memory = conditions.clip(past_latents, memory, audio, emotion)
+        state = None  # and with it the memory before this clip: gigabytes that sampling can use
         if video is not None:
             video.clip_index = span.index
-        noise = torch.randn(_latent_shape(job, settings.frames_per_clip), generator=generator)
+        noise = torch.randn(job.latent_shape, generator=generator)
         latents = sample_clip(job, context, noise, sigmas, span.index, progress.on_step(span.index))
         frames = job.vae.decode(latents[0].transpose(0, 1))  # (1, 4, F, h, w) -> (F, 4, h, w) -> (F, H, W, 3)
         frames = frames.movedim(-1, 1).to("cpu", torch.float32)
         state = ClipState(span.index, frames[-settings.past_frames :].clone(), memory, generator.get_state())
-        clip = Clip(span.index, frames[: span.keep], state)
-        progress.on_clip(clip)
-        yield clip
+        progress.on_clip(span.index, frames[span.keep - 1])
+        yield Clip(span.index, frames[: span.keep], state)
 
 
 def sample_clip(
@@ -218,28 +229,3 @@ def _models(job: VideoJob) -> HostModels:
         load_device=job.model.load_device,
         compute_dtype=model.get_dtype_inference(),
     )
-
-
-def _latent_shape(job: VideoJob, frames: int) -> tuple[int, ...]:
-    height, width = job.size
-    return (1, job.memo.config.diffusion_net.in_channels, frames, height // 8, width // 8)
-
-
-def context_bytes(job: VideoJob) -> int:
-    """What a clip's context takes on the device, for the host to make room before it is built."""
-    height, width = job.size
-    item = job.model.model.get_dtype_inference().itemsize
-    numbers = temporal_memory_size(job.memo.config.diffusion_net, height // 8, width // 8)
-    return 2 * len(job.settings.branches) * numbers * item  # the memory before and after this clip
-
-
-def temporal_memory_size(config: UNet3DConfig, height: int, width: int) -> int:
-    """Numbers in one branch's temporal memory: per pixel C²/N for each linear attention."""
-    attentions = config.motion_num_transformer_blocks * config.motion_num_attentions
-    total, last = 0, len(config.block_out_channels) - 1
-    for level, channels in enumerate(config.block_out_channels):
-        pixels = -(-height // 2**level) * -(-width // 2**level)
-        layers = 2 * config.layers_per_block + 1 if config.motion_levels[level] else 0
-        layers += 1 if level == last else 0  # the middle block's
-        total += pixels * layers * attentions * channels * channels // config.motion_num_attention_heads
-    return total

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
+import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.clip_plan import FPS
 from ..teacache_core import CalibrationError, RunReport, StepCache, StepCacheConfig
-from .host_memory import check_ram
+from .host_estimate import check_frames
 from .host_nodes import schema
 from .host_sampling import CachedVideo, start_video
+from .host_segments import write_video
 from .host_video import VideoJob, generate_video
 from .sockets import (
     EncodedPortrait,
@@ -27,7 +31,10 @@ from .sockets import (
     VideoReport,
 )
 
-_BYTES_PER_PIXEL = 3 * 4  # float32 RGB
+UNFINISHED = "video/memo_unfinished"
+"""Where the frames of a stopped run go: a file name in the output folder, without number and ending."""
+
+logger = logging.getLogger(__name__)
 
 
 def job_inputs() -> list[Any]:
@@ -82,8 +89,8 @@ class SamplerNode(io.ComfyNode):
             "MEMO_Sampler",
             "MEMO Sampler",
             "Makes the talking video, clip after clip of 16 frames, as long as the voice. Connect images, "
-            "audio and fps "
-            "to Create Video.",
+            "audio and fps to Create Video. Cancelled, the finished clips are saved to "
+            f"output/{UNFINISHED}.",
             inputs=job_inputs(),
             outputs=[
                 io.Image.Output(display_name="images"),
@@ -113,19 +120,35 @@ class SamplerNode(io.ComfyNode):
         started = time.perf_counter()
         model, video = start_video(model, cfg)
         job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
+        check_frames(job)
         height, width = job.size
-        check_ram(
-            job.num_frames * height * width * _BYTES_PER_PIXEL,
-            f"{job.num_frames} frames of {width}x{height}",
-            "Make a shorter part with start and duration of MEMO Voice, or smaller frames.",
-        )
-        images = torch.empty(job.num_frames, height, width, 3)
-        done = 0
-        for clip in generate_video(job, video):
-            images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
-            done += len(clip.frames)
+        images, done = torch.empty(job.num_frames, height, width, 3), 0
+        try:
+            for clip in generate_video(job, video):
+                images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
+                done += len(clip.frames)
+                del clip  # its state would stay on the device
+        except BaseException:
+            keep_finished(images[:done], voice)
+            raise
         report = make_report(video, time.perf_counter() - started, done)
         return io.NodeOutput(images, fitted_audio(voice, done), float(FPS), report)
+
+
+def keep_finished(images: Tensor, voice: EncodedVoice) -> None:
+    """A run was cancelled or failed: its finished clips (F, H, W, 3) become a video in the output folder."""
+    if not len(images):
+        return
+    height, width = images.shape[1:3]
+    output = folder_paths.get_output_directory()
+    place, name, counter, *_ = folder_paths.get_save_image_path(UNFINISHED, output, width, height)
+    path = Path(place) / f"{name}_{counter:05}_.mp4"
+    try:
+        write_video(path, images.movedim(-1, 1), voice.waveform[0], voice.sample_rate)
+    except OSError as error:  # what stopped the run matters more
+        logger.error("The %d finished frames could not be saved: %s", len(images), error)
+    else:
+        logger.warning("Stopped. The %d finished frames are in %s.", len(images), path)
 
 
 def fitted_audio(voice: EncodedVoice, frames: int) -> dict[str, Any]:

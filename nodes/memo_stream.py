@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import torch
 from comfy_api.latest import InputImpl, io, ui
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..memo_avatar.clip_loop import ClipState
 from ..memo_avatar.weights_file import replacing
 from ..teacache_core import Calibration, Fingerprint
 from .host_nodes import schema
+from .host_sampling import KEY as CACHE_KEY
 from .host_sampling import CachedVideo, CacheSettings, settings_of, start_video
 from .host_segments import join_segments, write_segment
 from .host_video import VideoJob, generate_video
@@ -28,11 +30,13 @@ from .memo_sample import job_inputs, make_report
 from .sockets import MemoReport
 
 WORK_FOLDER = "memo_unfinished"
-SAVE_SECONDS = 20.0
-"""A clip's state (gigabytes for MEMO at 512x512) is saved this often at most; a stop loses no more than
-that."""
+SO_FAR = "so_far.mp4"
+SAVE_SHARE = 0.1
+"""A clip's state is saved when that costs at most this share of the time: after every clip where it is small,
+every minute or so where it is gigabytes (MEMO at 512x512). No more than that is lost to a crash."""
 
 _STATE_NAME = "state.safetensors"
+_PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Unfinished:
 
     def save(self, state: ClipState, calibration: Calibration | None) -> None:
         """Replace the saved state in one step."""
-        tensors = {key: tensor.cpu().contiguous() for key, tensor in state.tensors().items()}
+        tensors = {key: tensor.contiguous() for key, tensor in state.tensors().items()}
         learned = {} if calibration is None else {"calibration": json.dumps(calibration.to_json())}
         with replacing(self.folder / _STATE_NAME) as (_stream, partial):
             save_file(tensors, partial, metadata=learned)
@@ -71,28 +75,46 @@ class Unfinished:
 def job_key(job: VideoJob, settings: CacheSettings | None) -> str:
     """The same for jobs that give the same video, in this process or the next."""
     portrait, voice = job.portrait.portrait, job.voice.voice
-    patches = {str(key): [str(patch[0]) for patch in value] for key, value in job.model.patches.items()}
-    values = {
-        "net": job.model.model.fingerprint.to_json(),
-        "dtype": str(job.model.model.get_dtype_inference()),
-        "patches": patches,
-        "vae": Fingerprint.of(job.vae.first_stage_model.state_dict()).to_json(),
-        "sampling": [job.seed, job.steps, job.cfg, job.sampler_name, job.scheduler, voice.num_frames],
-        "cache": None if settings is None else settings.config.to_json(),
-        "calibration": None
-        if settings is None or settings.calibration is None
-        else settings.calibration.to_json(),
-    }
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for tensor in (
-        portrait.pixel_values,
-        portrait.face_embedding,
-        voice.emotions,
-        voice.audio_embeddings[::8, 2],
-        job.voice.waveform,
+    options = job.model.model_options["transformer_options"]
+    cache = None if settings is None else (settings.config.to_json(), settings.calibration)
+    digest = hashlib.sha256()
+    for value in (
+        job.model.model.fingerprint.to_json(),
+        job.model.model.get_dtype_inference(),
+        job.model.patches,
+        Fingerprint.of(job.vae.first_stage_model.state_dict()).to_json(),
+        (job.seed, job.cfg, job.sampler_name, job.sigmas(), voice.num_frames),
+        None if cache is None else (cache[0], None if cache[1] is None else cache[1].to_json()),
+        {key: value for key, value in options.items() if not str(key).startswith(CACHE_KEY)},  # other packs'
+        (portrait.pixel_values, portrait.face_embedding),
+        (voice.emotions, voice.audio_embeddings[::8, 2], job.voice.waveform),
     ):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        update_digest(digest, value)
     return digest.hexdigest()[:16]
+
+
+def update_digest(digest: Any, value: Any) -> None:
+    """Feed a value to a hash by its contents. Of an object (a LoRA's adapter, another node's settings), its
+    class, weights and plain attributes count, never its address.
+    """
+    if isinstance(value, Tensor):
+        digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            update_digest(digest, (str(key), value[key]))
+    elif isinstance(value, list | tuple):
+        digest.update(f"[{len(value)}".encode())
+        for item in value:
+            update_digest(digest, item)
+    elif isinstance(value, _PLAIN):
+        digest.update(repr(value).encode())
+    elif callable(value):
+        digest.update(getattr(value, "__qualname__", type(value).__qualname__).encode())
+    else:
+        named = getattr(value, "__dict__", {}).items()
+        plain = {name: item for name, item in named if name == "weights" or isinstance(item, _PLAIN)}
+        update_digest(digest, (type(value).__qualname__, plain))
 
 
 class SamplerToFileNode(io.ComfyNode):
@@ -129,11 +151,7 @@ class SamplerToFileNode(io.ComfyNode):
         settings = settings_of(inputs["model"])
         model, video = start_video(inputs["model"], inputs["cfg"])
         job = VideoJob(**{**inputs, "model": model})
-        height, width = job.size
-        if height % 2 or width % 2:
-            raise ValueError(
-                f"expected an even width and height for a video file but got {width}x{height} (portrait)."
-            )
+        height, width = job.size  # multiples of 8: H.264 takes them
         output = Path(folder_paths.get_output_directory())
         place, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, str(output), width, height
@@ -149,28 +167,33 @@ class SamplerToFileNode(io.ComfyNode):
 
 
 @torch.inference_mode()
-def finish_segments(
-    job: VideoJob, video: CachedVideo | None, work: Unfinished, save_seconds: float = SAVE_SECONDS
-) -> Sequence[Path]:
+def finish_segments(job: VideoJob, video: CachedVideo | None, work: Unfinished) -> Sequence[Path]:
     """All clips of a job as files, those of an earlier run reused. On a stop the finished ones become a
     video."""
     work.folder.mkdir(parents=True, exist_ok=True)
     state, learned = work.load()
     if video is not None and learned is not None:
         video.cache.calibration = learned
-    done = 0 if state is None else state.clip_index + 1
-    saved = time.monotonic()
+    done, unsaved, due = 0 if state is None else state.clip_index + 1, None, 0.0
     try:
         for clip in generate_video(job, video, state):
             write_segment(work.segment(clip.index), clip.frames)
-            done, state = clip.index + 1, clip.state
-            if time.monotonic() - saved >= save_seconds:
-                work.save(state, None if video is None else video.cache.calibration)
-                saved = time.monotonic()
+            done, unsaved = clip.index + 1, on_cpu(clip.state)
+            del clip  # its state would stay on the device
+            if (started := time.monotonic()) >= due:
+                work.save(unsaved, None if video is None else video.cache.calibration)
+                unsaved, finished = None, time.monotonic()
+                due = finished + (finished - started) / SAVE_SHARE
     except BaseException:
-        if done and state is not None:
-            work.save(state, None if video is None else video.cache.calibration)
+        if unsaved is not None:
+            work.save(unsaved, None if video is None else video.cache.calibration)
+        if done:
             sound = job.voice.waveform[0], job.voice.sample_rate
-            join_segments(work.segments(done), work.folder / "so_far.mp4", *sound)
+            join_segments(work.segments(done), work.folder / SO_FAR, *sound)
         raise
     return work.segments(done)
+
+
+def on_cpu(state: ClipState) -> ClipState:
+    """The same, not on the device."""
+    return ClipState.from_tensors({name: tensor.cpu() for name, tensor in state.tensors().items()})
