@@ -104,7 +104,7 @@ def crop_to_fill(image: Image, width: int, height: int) -> Image:
     scale = min(image.width / width, image.height / height)
     crop_width, crop_height = round(width * scale), round(height * scale)
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
-    return _resize(image.crop((left, top, left + crop_width, top + crop_height)), width, height)
+    return resize(image.crop((left, top, left + crop_width, top + crop_height)), width, height)
 
 
 def letterbox(image: Image, width: int, height: int) -> Image:
@@ -112,7 +112,7 @@ def letterbox(image: Image, width: int, height: int) -> Image:
     from PIL import Image
 
     scale = min(width / image.width, height / image.height)
-    inner = _resize(image, max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    inner = resize(image, max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", (width, height), NEUTRAL)
     canvas.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
     return canvas
@@ -125,7 +125,8 @@ def to_pixels(image: Image) -> Tensor:
     return (pixels.float() / 255 - 0.5) / 0.5
 
 
-def _resize(image: Image, width: int, height: int) -> Image:
+def resize(image: Image, width: int, height: int) -> Image:
+    """Upstream's filter: Pillow's antialiased bilinear."""
     from PIL.Image import Resampling
 
     return image.resize((width, height), Resampling.BILINEAR)

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from memo_avatar.clip_plan import FPS
 from memo_avatar.emotions import EMOTIONS, parse_emotion
-from memo_avatar.images import Fit, check_size
+from memo_avatar.face_crop import DEFAULT_MARGIN, check_margin, parse_box
+from memo_avatar.faces import FACE_MODES, FaceMode
+from memo_avatar.images import Box, Fit, check_size
+from memo_avatar.retime import RATES
 from memo_avatar.solvers import SOLVERS
 
 from .errors import CommandError
@@ -20,7 +24,7 @@ DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_STEPS = 1000
 EPILOG = """\
-Without --face-embedding the zero vector stands in for it, as upstream does where it finds no face.
+Where no face is found the zero vector stands in for its embedding, as upstream does.
 `teacache_memo.py convert SRC DST` writes a checkpoint folder as one file. Ctrl-C keeps every finished clip.
 """
 
@@ -53,6 +57,13 @@ class VideoOptions:
     calibrate: Path | None
     calibration: Path | None
     cache_report: Path | None
+    face: FaceMode | None
+    face_index: int
+    face_models: Path | None
+    face_box: Box | None
+    face_crop: float | None
+    paste_back: bool
+    fps: int
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,31 @@ def _video_parser() -> Parser:
     add("--fit", choices=("crop", "letterbox"), default="crop",
         help="how a picture of another shape fits (default: %(default)s)")  # fmt: skip
     add("--max-seconds", type=_checked(_positive), metavar="S", help="stop after this much of the voice")
+    add("--fps", type=int, choices=RATES, default=FPS,
+        help="frames per second of the video (default: %(default)s, MEMO's own)")  # fmt: skip
+    _add_face_options(parser.add_argument_group("face"))
     _add_model_options(parser.add_argument_group("models"))
     _add_cache_options(parser.add_argument_group("step cache (off by default)"))
     return parser
+
+
+def _add_face_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--face-crop", nargs="?", type=_checked(_margin), const=DEFAULT_MARGIN, metavar="MARGIN",
+        help="show the model a square around the face, with a margin on each side in faces "
+        f"({DEFAULT_MARGIN} if left out)")  # fmt: skip
+    add("--paste-back", action="store_true",
+        help="blend the moving face back into the whole picture (implies --face-crop)")  # fmt: skip
+    add("--face-box", type=_checked(parse_box), metavar="L,T,R,B",
+        help="where the face is, in pixels (default: detected, else the middle)")  # fmt: skip
+    add("--face", choices=FACE_MODES,
+        help="auto warns where it finds none, require stops (default: auto; none with the demo)")  # fmt: skip
+    add("--face-index", type=_checked(_face_index), default=0, metavar="N",
+        help="which face, counted from the largest (default: %(default)s)")  # fmt: skip
+    add("--face-models", type=Path, metavar="DIR",
+        help="folder of SCRFD and ArcFace (default: face_analysis/ of the checkpoint)")  # fmt: skip
+    add("--face-embedding", type=Path, metavar="FILE",
+        help=".safetensors with the face's embedding, instead of looking for one")  # fmt: skip
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
@@ -126,7 +159,6 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     add("--vae", type=Path, metavar="DIR", help="diffusers VAE folder (default: vae/ of the checkpoint)")
     add("--wav2vec2", type=Path, metavar="DIR",
         help="Hugging Face wav2vec2 folder (default: wav2vec2/ of the checkpoint)")  # fmt: skip
-    add("--face-embedding", type=Path, metavar="FILE", help=".safetensors with the face's embedding")
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--dtype", choices=DTYPES, help="of the computation (default: bfloat16 on a GPU, else float32)")
 
@@ -181,6 +213,16 @@ def _steps(text: str) -> int:
 
 def _seed(text: str) -> int:
     return _whole(text, 0, 2**63 - 1, "Use any number, such as 42.")
+
+
+def _face_index(text: str) -> int:
+    return _whole(text, 0, 999, "0 is the largest face.")
+
+
+def _margin(text: str) -> float:
+    margin = _number(text, lambda value: value >= 0, "a margin of 0 or more", f"Use {DEFAULT_MARGIN}.")
+    check_margin(margin)
+    return margin
 
 
 def _guidance(text: str) -> float:

@@ -12,9 +12,9 @@ from torch import Tensor
 from memo_avatar.audio_features import VoiceFeatures, voice_features
 from memo_avatar.checkpoint import open_checkpoint
 from memo_avatar.clip_loop import VAE, MemoModels, Portrait, SamplingSettings, Voice, generate_clips
-from memo_avatar.clip_plan import FPS, clip_spans, frame_count
+from memo_avatar.clip_plan import clip_spans
 from memo_avatar.config import MemoConfig
-from memo_avatar.images import load_portrait
+from memo_avatar.delivery import Delivery
 from memo_avatar.media import is_silent, load_audio
 from memo_avatar.solvers import SOLVERS
 from memo_avatar.video_writer import VideoWriter, check_output, check_space
@@ -23,7 +23,8 @@ from teacache_core import StepCache
 from .arguments import VideoOptions
 from .caching import build_cache, plan_cache, save_results
 from .errors import CommandError
-from .models import ModelFiles, load_face_embedding, load_models, select_device, select_dtype
+from .face_inputs import read_portrait, warnings_about
+from .models import ModelFiles, load_models, select_device, select_dtype
 from .progress import ClipProgress, byte_progress, note
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -37,10 +38,13 @@ class Inputs:
     waveform: Tensor  # (S,) at 16 kHz
     guidance_scale: float
     face_embedding: Tensor  # (1, 512)
+    delivery: Delivery
 
     @property
-    def num_frames(self) -> int:
-        return frame_count(self.waveform.shape[0])
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video."""
+        height, width = self.pixel_values.shape[-2:]
+        return self.delivery.size(width, height)
 
 
 @torch.inference_mode()
@@ -66,18 +70,18 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
     """Everything that a user can get wrong, before any work."""
     sources = [path for path in (options.image, options.audio, options.face_embedding) if path is not None]
     check_output(options.output, sources)
-    width, height = options.size or (files.settings.size, files.settings.size)
-    pixel_values = load_portrait(options.image, width, height, fit=options.fit)
+    size = options.size or (files.settings.size, files.settings.size)
+    portrait, paster = read_portrait(options, size, config.image_proj.embedding_dim)
     waveform = load_audio(options.audio, max_seconds=options.max_seconds)
-    check_space(options.output.parent, frame_count(waveform.shape[0]), width, height)
-    face_embedding = load_face_embedding(options.face_embedding, config.image_proj.embedding_dim)
+    delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
+    check_space(options.output.parent, delivery.total, *delivery.size(*size))
     if is_silent(waveform):
         note(f"Warning: {options.audio} is silent; the mouth will hardly move.")
-    if options.face_embedding is None:
-        note("No --face-embedding: the zero vector stands in, and likeness comes from the picture alone.")
+    for text in warnings_about(portrait, delivery):
+        note(text)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
-    return Inputs(pixel_values, waveform, guidance_scale, face_embedding)
+    return Inputs(portrait.pixel_values, waveform, guidance_scale, portrait.face_embedding, delivery)
 
 
 def encode_voice(waveform: Tensor, folder: Path, device: torch.device, config: MemoConfig) -> VoiceFeatures:
@@ -111,8 +115,8 @@ def render(
     voice = Voice(features.embeddings, emotions, features.num_frames)
     portrait = Portrait(inputs.pixel_values, inputs.face_embedding)
     progress = ClipProgress(len(clip_spans(voice.num_frames, settings.frames_per_clip)), options.steps)
-    height, width = inputs.pixel_values.shape[-2:]
-    writer = VideoWriter(options.output, width=width, height=height, fps=FPS, audio=options.audio)
+    width, height = inputs.size
+    writer = VideoWriter(options.output, width=width, height=height, fps=options.fps, audio=options.audio)
     try:
         with progress, writer:
             for clip in generate_clips(
@@ -125,7 +129,8 @@ def render(
                 on_step=progress.on_step,
                 wrap_denoiser=cache.wrap,
             ):
-                writer.write(clip.frames)
+                for frames in inputs.delivery.frames(clip.frames, clip.index * settings.frames_per_clip):
+                    writer.write(frames)
                 progress.on_clip(clip.index)
     except KeyboardInterrupt:
         note("Stopped.")
@@ -138,12 +143,12 @@ def render(
 
 def report(output: Path, inputs: Inputs, finished: int, seconds: float) -> int:
     """Where the video is and what it took; the exit status."""
-    height, width = inputs.pixel_values.shape[-2:]
+    (width, height), total, fps = inputs.size, inputs.delivery.total, inputs.delivery.fps
     if not finished:
         print("Stopped before the first clip was finished: no video was written.")
         return INTERRUPTED
-    if finished < inputs.num_frames:
-        print(f"Stopped after {finished} of {inputs.num_frames} frames; what was finished is playable.")
-    print(f"Video: {output} ({finished} frames of {width}x{height}, {finished / FPS:.2f} s)")
+    if finished < total:
+        print(f"Stopped after {finished} of {total} frames; what was finished is playable.")
+    print(f"Video: {output} ({finished} frames of {width}x{height}, {finished / fps:.2f} s)")
     print(f"Time: {seconds:.1f} s in all, {seconds / finished:.3f} s per frame")
-    return 0 if finished == inputs.num_frames else INTERRUPTED
+    return 0 if finished == total else INTERRUPTED

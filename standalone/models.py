@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from memo_avatar.checkpoint import load_memo
 from memo_avatar.clip_loop import VAE, MemoModels
@@ -87,29 +84,6 @@ def load_models(
     vae = load_vae(files.vae, dtype=dtype, device=device)
     models = load_memo(files.checkpoint, dtype=dtype, device=device, progress=progress)
     return models, vae
-
-
-def load_face_embedding(path: Path | None, width: int) -> Tensor:
-    """(1, width): the one tensor of a .safetensors file, or zeros, upstream's own stand-in for no face."""
-    if path is None:
-        return torch.zeros(1, width)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CommandError(
-            f"expected a .safetensors file with a face embedding but got {error} ({path}). Check the path."
-        ) from error
-    if len(tensors) != 1:
-        raise CommandError(
-            f"expected one tensor but got {len(tensors)} ({path}). Save the face embedding alone."
-        )
-    ((key, embedding),) = tensors.items()
-    if embedding.numel() != width or not torch.isfinite(embedding).all():
-        raise CommandError(
-            f"expected {width} finite numbers but got {tuple(embedding.shape)} ({path}, {key}). "
-            "Use the embedding of ArcFace's glintr100."
-        )
-    return embedding.float().reshape(1, width)
 
 
 def _part(folder: Path, name: str, given: Path | None) -> Path:

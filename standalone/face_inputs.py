@@ -1,0 +1,100 @@
+"""The command's face and delivery options as values: the portrait, and what becomes of the frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from memo_avatar.delivery import MAX_H264_PIXELS, Delivery
+from memo_avatar.face_crop import DEFAULT_MARGIN
+from memo_avatar.faces import FOLDER_NAME, FaceMode
+from memo_avatar.images import open_image, to_pixels
+from memo_avatar.paste import Paster, picture_tensor
+from memo_avatar.portraits import FaceOptions, PreparedPortrait, prepare_portrait
+
+from .arguments import DEMO_CHECKPOINT, VideoOptions
+from .errors import CommandError
+
+
+def read_portrait(
+    options: VideoOptions, size: tuple[int, int], width: int
+) -> tuple[PreparedPortrait, Paster | None]:
+    """What the model sees at (width, height), and what pastes it back; ``width`` is the embedding's."""
+    image = open_image(options.image)
+    margin = options.face_crop
+    if margin is None and options.paste_back:
+        margin = DEFAULT_MARGIN
+    face = FaceOptions(
+        mode=face_mode(options),
+        index=options.face_index,
+        folders=face_folders(options),
+        box=options.face_box,
+        embedding=load_face_embedding(options.face_embedding, width),
+        margin=DEFAULT_MARGIN if margin is None else margin,
+    )
+    fit = options.fit if margin is None else "face"
+    portrait = prepare_portrait(image, size, fit, face, width, str(options.image))
+    if not options.paste_back or portrait.crop is None:
+        return portrait, None
+    return portrait, Paster(picture_tensor(to_pixels(image)), portrait.crop)
+
+
+def face_mode(options: VideoOptions) -> FaceMode:
+    """What was asked for; by default auto, but the bundled demo model knows no embeddings."""
+    if options.face is not None:
+        return options.face
+    if options.checkpoint == DEMO_CHECKPOINT and options.face_models is None:
+        return "none"
+    needs_box = options.paste_back or options.face_crop is not None
+    return "auto" if options.face_embedding is None or needs_box else "none"
+
+
+def face_folders(options: VideoOptions) -> list[Path]:
+    """Where the ONNX files may lie: given, in the checkpoint's folder, or in upstream's layout of it."""
+    if options.face_models is not None:
+        return [options.face_models]
+    path = options.checkpoint
+    folder = path if path.is_dir() else path.parent
+    return [folder / FOLDER_NAME, folder / "misc" / FOLDER_NAME, folder.parent / FOLDER_NAME]
+
+
+def warnings_about(portrait: PreparedPortrait, delivery: Delivery) -> list[str]:
+    """What the user should know before a long run."""
+    notes = [f"Warning: {text}" for text in portrait.notes]
+    if delivery.paster is not None:
+        width, height = delivery.paster.size
+        if width * height > MAX_H264_PIXELS:
+            notes.append(
+                f"Warning: many players show no H.264 video larger than 4096x2304, and this one is "
+                f"{width}x{height}. Scale the picture down if yours is one of them."
+            )
+    return notes
+
+
+def load_face_embedding(path: Path | None, width: int) -> Tensor | None:
+    """(1, width): the one tensor of a .safetensors file, or its `embedding`, as face-swap packs save it."""
+    if path is None:
+        return None
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CommandError(
+            f"expected a .safetensors file with a face embedding but got {error} ({path}). Check the path."
+        ) from error
+    if len(tensors) > 1 and "embedding" in tensors:
+        tensors = {"embedding": tensors["embedding"]}
+    if len(tensors) != 1:
+        raise CommandError(
+            f"expected one tensor but got {len(tensors)} ({path}). Save the face embedding alone."
+        )
+    ((key, embedding),) = tensors.items()
+    if embedding.numel() != width or not torch.isfinite(embedding).all():
+        raise CommandError(
+            f"expected {width} finite numbers but got {tuple(embedding.shape)} ({path}, {key}). "
+            "Use the embedding of ArcFace's glintr100."
+        )
+    return embedding.float().reshape(1, width)
