@@ -102,14 +102,14 @@ def shown(
     request: pytest.FixtureRequest, comfyui: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What the frontend of a ComfyUI showed; its files are under `user`."""
-    folder, arguments = comfyui, []
+    folder, python, arguments = comfyui, python_of(comfyui), []
     if request.param == OLDEST:
         folder = OLDEST_FOLDER
         if not (folder / "main.py").is_file():
             pytest.skip(f"no ComfyUI {OLDEST} found (set COMFYUI_PATH_OLD to a checkout)")
         arguments = ["--front-end-root", str(install_frontend(folder))]
     user = make_user_folder(tmp_path_factory.mktemp("browser"))
-    with ComfyServer(folder, user, *arguments, python=python_of(comfyui)) as server:
+    with ComfyServer(folder, user, *arguments, python=python) as server:
         return browser.use(server, SCREENSHOTS / request.param) | {"user": user}
 
 

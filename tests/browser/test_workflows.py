@@ -34,10 +34,14 @@ def test_it_opens_whole(path: Path, shown: Shown) -> None:
 
 @every_workflow
 def test_the_nodes_hold_the_files_values(path: Path, shown: Shown) -> None:
-    held = {str(node["id"]): list(node["widgets"].values()) for node in shown["templates"][path.stem]["opened"]}
+    held = {
+        str(node["id"]): list(node["widgets"].values()) for node in shown["templates"][path.stem]["opened"]
+    }
     for node in nodes_of(read(path)):
         if node["type"].startswith("MEMO_"):
-            assert held[str(node["id"])][: len(node["widgets_values"])] == node["widgets_values"], node["type"]
+            assert held[str(node["id"])][: len(node["widgets_values"])] == node["widgets_values"], node[
+                "type"
+            ]
 
 
 @every_workflow

@@ -1,7 +1,7 @@
 """Makes the templates' thumbnails out of real results: `python -m tests.browser.thumbnails [number ...]`.
 
-Workflows 1 to 4 are run as they are, by a ComfyUI on this machine; 5 needs weights that are not here, so its
-thumbnail is the graph itself, out of the screenshot that the browser suite leaves.
+Workflows 1 to 4 are run on a part of their speech, by a ComfyUI on this machine; 5 needs weights that are not
+here, so its thumbnail is the graph itself, out of the screenshot that the browser suite leaves.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.helpers.comfy_workflows import FILES, read, to_prompt
 
 SIDE = 448  # twice the size at which the template browser shows them
 PAPER = (255, 255, 255)
+PART = {"start": 0.5, "duration": 1.5}  # seconds
 Picture = Image.Image
 
 
@@ -98,7 +99,10 @@ def results(
     """The frames of a workflow's video, and the pictures it shows."""
     import av
 
-    outputs = server.run(to_prompt(read(path), object_info))
+    prompt = to_prompt(read(path), object_info)
+    for node in prompt.values():
+        node["inputs"] |= PART if node["class_type"] == "MEMO_Voice" else {}
+    outputs = server.run(prompt)
     files = [server.file(saved) for output in outputs.values() for saved in output.get("images", [])]
     frames: list[Picture] = []
     for file in (file for file in files if file.suffix == ".mp4"):
