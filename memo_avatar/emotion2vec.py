@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class _Trim(nn.Module):
 class _LocalEncoder(nn.Module):
     """(B, S) -> (B, C, T)."""
 
-    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: object) -> None:
+    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         width = config.conv_width
         self.conv_layers = nn.ModuleList()
@@ -86,7 +87,7 @@ class _LocalEncoder(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int, *, operations: Operations, **factory: object) -> None:
+    def __init__(self, width: int, heads: int, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = operations.Linear(width, 3 * width, **factory)
@@ -99,7 +100,7 @@ class _Attention(nn.Module):
 
 
 class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int, *, operations: Operations, **factory: object) -> None:
+    def __init__(self, width: int, hidden: int, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.fc1 = operations.Linear(width, hidden, **factory)
         self.fc2 = operations.Linear(hidden, width, **factory)
@@ -109,7 +110,7 @@ class _Mlp(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: object) -> None:
+    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         shared = {"operations": operations, **factory}
         self.norm1 = operations.LayerNorm(config.width, eps=NORM_EPS, **factory)
@@ -125,7 +126,7 @@ class _Block(nn.Module):
 class _ContextEncoder(nn.Module):
     """The prenet; its norm stands before its blocks."""
 
-    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: object) -> None:
+    def __init__(self, config: Emotion2vecConfig, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             _Block(config, operations=operations, **factory) for _ in range(config.prenet_depth)
@@ -189,7 +190,7 @@ class _AudioEncoder(nn.Module):
 class Emotion2vec(nn.Module):
     """Speech segments -> features of their frames."""
 
-    def __init__(self, config: Emotion2vecConfig, **factory: object) -> None:
+    def __init__(self, config: Emotion2vecConfig, **factory: Any) -> None:
         super().__init__()
         self.config = config
         self.modality_encoders = nn.ModuleDict({"AUDIO": _AudioEncoder(config, **factory)})
@@ -210,7 +211,7 @@ class Emotion2vec(nn.Module):
 class EmotionClassifier(nn.Module):
     """A segment's mean feature -> class scores. Source: memo `memo/models/emotion_classifier.py`."""
 
-    def __init__(self, sizes: tuple[int, ...], *, operations: Operations, **factory: object) -> None:
+    def __init__(self, sizes: tuple[int, ...], *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         pairs = list(pairwise(sizes))
         layers = {f"fc{index + 1}": operations.Linear(*pair, **factory) for index, pair in enumerate(pairs)}
@@ -224,6 +225,19 @@ class EmotionClassifier(nn.Module):
         for layer in hidden:
             features = F.relu(layer(features))
         return last(features)
+
+
+class EmotionNet(nn.Module):
+    """Both: speech segments -> class numbers."""
+
+    def __init__(self, config: Emotion2vecConfig, sizes: tuple[int, ...], **factory: Any) -> None:
+        super().__init__()
+        self.emotion2vec = Emotion2vec(config, **factory)
+        self.classifier = EmotionClassifier(sizes, **factory)
+
+    def forward(self, segments: Tensor) -> Tensor:
+        """(B, S) at 16 kHz, each with zero mean and unit variance -> (B,)."""
+        return self.classifier(self.emotion2vec(segments).mean(dim=1)).argmax(dim=-1)
 
 
 def alibi(heads: int, length: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
+from .emotions import EmotionError
+from .model_table import CLASSIFIER, CONVERTED, WEIGHTS_NAME
 from .weights_file import DTYPES, CheckpointError, read_header, read_tensors, replacing
 
 SAFE_TORCH = (2, 6)  # before, the restricted unpickler could be made to run code (CVE-2025-32434)
@@ -24,6 +27,48 @@ _NEEDED = re.compile(r"^(?:modality_encoders\.AUDIO\.(?!decoder\.)|blocks\.)")
 _ENCODER = "modality_encoders.AUDIO."
 _HEAD_WIDTH = 64  # where the ALiBi scales are not learned per head, which would tell their number
 _SHOWN = 5
+
+
+@dataclass(frozen=True)
+class EmotionWeights:
+    """What `emotion2vec.EmotionNet` is made of."""
+
+    config: Emotion2vecConfig
+    sizes: tuple[int, ...]
+    state: dict[str, Tensor]
+
+
+def find_emotion_files(folder: Path) -> tuple[Path, Path]:
+    """emotion2vec's file and the classifier's folder, of a checkpoint's folder; raises if one is missing."""
+    weights, classifier = folder / CONVERTED, folder / CLASSIFIER
+    if not weights.is_file():
+        pickled = weights.with_suffix(".pt")
+        advice = f"Run: python teacache_memo.py convert-emotion {pickled}"
+        if not pickled.is_file():
+            advice = "Run `python teacache_memo.py models download emotion`, or choose an emotion yourself."
+        raise EmotionError(f"expected emotion2vec for emotion auto but got no {weights}. {advice}")
+    if not (classifier / WEIGHTS_NAME).is_file():
+        raise EmotionError(
+            f"expected MEMO's emotion classifier for emotion auto but got no {classifier / WEIGHTS_NAME}. "
+            "Run `python teacache_memo.py models download emotion`, or choose an emotion yourself."
+        )
+    return weights, classifier
+
+
+def read_emotion_net(folder: Path) -> EmotionWeights:
+    """Both nets of a checkpoint's folder, checked to fit each other."""
+    path, classifier = find_emotion_files(folder)
+    config, state = read_emotion2vec(path)
+    sizes, head = read_classifier(classifier)
+    if sizes[0] != config.width:
+        raise CheckpointError(
+            f"expected an emotion2vec of width {sizes[0]} but got {config.width} ({path}). MEMO's classifier "
+            "was made for emotion2vec_plus_large."
+        )
+    whole = {f"emotion2vec.{key}": tensor for key, tensor in state.items()}
+    return EmotionWeights(
+        config, sizes, whole | {f"classifier.{key}": tensor for key, tensor in head.items()}
+    )
 
 
 def read_emotion2vec(path: Path) -> tuple[Emotion2vecConfig, dict[str, Tensor]]:
@@ -37,7 +82,7 @@ def read_emotion2vec(path: Path) -> tuple[Emotion2vecConfig, dict[str, Tensor]]:
 
 def read_classifier(folder: Path) -> tuple[tuple[int, ...], dict[str, Tensor]]:
     """The checkpoint's `misc/audio_emotion_classifier` -> layer sizes and float32 weights, checked."""
-    path = folder / "diffusion_pytorch_model.safetensors"
+    path = folder / WEIGHTS_NAME
     state = _read(path)
     order = re.compile(r"layers\.(?:fc(\d+)\.)?weight")
     weights = {int(match[1] or 1): key for key in state if (match := order.fullmatch(key))}

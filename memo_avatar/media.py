@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_SECONDS = 0.1
+MAX_MISFIT = 0.5  # seconds by which vocals may be shorter or longer than their recording
 SILENCE_PEAK = 1e-3  # -60 dB of full scale
 
 
@@ -47,6 +48,38 @@ def load_audio(path: str | Path, *, max_seconds: float | None = None) -> Tensor:
 def is_silent(waveform: Tensor) -> bool:
     """True where no sample is loud enough for anything to be heard."""
     return bool(waveform.abs().max() < SILENCE_PEAK)
+
+
+def to_speech(waveform: Tensor, sample_rate: int) -> Tensor:
+    """(C, T) -> (S,) at 16 kHz: each channel resampled, then their mean, as upstream does it."""
+    samples = waveform.to("cpu", torch.float32)
+    if sample_rate != SAMPLE_RATE:
+        samples = torch.stack([resample(channel, sample_rate, SAMPLE_RATE) for channel in samples])
+    return samples.mean(dim=0)
+
+
+def resample(channel: Tensor, sample_rate: int, wanted_rate: int) -> Tensor:
+    """(T,) -> (round(T * wanted / rate),), through FFmpeg's resampler as files are."""
+    import av
+    import numpy as np
+
+    frame = av.AudioFrame.from_ndarray(channel[None].contiguous().numpy(), format="fltp", layout="mono")
+    frame.sample_rate = sample_rate
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=wanted_rate)
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    samples = torch.from_numpy(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
+    wanted = round(channel.shape[0] * wanted_rate / sample_rate)
+    return torch.nn.functional.pad(samples[:wanted], (0, max(0, wanted - samples.shape[0])))
+
+
+def fit_length(sound: Tensor, length: int, what: str) -> Tensor:
+    """(S,) cut or zero-padded to ``length`` samples at 16 kHz; a sound of another recording is refused."""
+    if abs(sound.shape[0] - length) > MAX_MISFIT * SAMPLE_RATE:
+        raise MediaError(
+            f"expected {what} of {length / SAMPLE_RATE:.2f} s, as long as the voice, but got "
+            f"{sound.shape[0] / SAMPLE_RATE:.2f} s. Use the {what} of the same recording."
+        )
+    return torch.nn.functional.pad(sound[:length], (0, max(0, length - sound.shape[0])))
 
 
 def decode_audio(

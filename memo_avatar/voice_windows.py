@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from .media import MediaError
+
 ONE_PIECE_SECONDS = 600
 WINDOW_SECONDS = 120
 OVERLAP_SECONDS = 20
@@ -135,7 +137,7 @@ class StoredStates:
         folder = tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
         if free < needed:
-            raise OSError(
+            raise MediaError(
                 f"expected {needed / 2**30:.1f} GiB free for a long voice but got {free / 2**30:.1f} GiB "
                 f"({folder}). Free some, or point {'TEMP' if os.name == 'nt' else 'TMPDIR'} elsewhere."
             )

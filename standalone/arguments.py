@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from memo_avatar.clip_plan import FPS
-from memo_avatar.emotions import EMOTIONS, parse_emotion
+from memo_avatar.emotion_labels import AUTO, EmotionPlan, parse_plan
+from memo_avatar.emotions import EMOTIONS
 from memo_avatar.face_crop import DEFAULT_MARGIN, check_margin, parse_box
 from memo_avatar.faces import FACE_MODES, FaceMode
 from memo_avatar.images import Box, Fit, check_size
@@ -25,7 +26,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 MAX_STEPS = 1000
 EPILOG = """\
 Where no face is found the zero vector stands in for its embedding, as upstream does.
-`teacache_memo.py convert SRC DST` writes a checkpoint folder as one file. Ctrl-C keeps every finished clip.
+`teacache_memo.py models` lists the model files, `models download` fetches them; `convert SRC DST` writes a
+checkpoint folder as one file, `convert-emotion model.pt` emotion2vec's. Ctrl-C keeps every finished clip.
 """
 
 Value = TypeVar("Value")
@@ -46,7 +48,7 @@ class VideoOptions:
     solver: str
     guidance_scale: float | None
     seed: int
-    emotion: int
+    emotion: EmotionPlan
     device: str | None
     dtype: str | None
     size: tuple[int, int] | None
@@ -57,6 +59,8 @@ class VideoOptions:
     calibrate: Path | None
     calibration: Path | None
     cache_report: Path | None
+    vocals: Path | None
+    separate_vocals: bool
     face: FaceMode | None
     face_index: int
     face_models: Path | None
@@ -118,8 +122,6 @@ def _video_parser() -> Parser:
     add("--guidance-scale", type=_checked(_guidance), metavar="G",
         help="1 or less halves the work (default: the checkpoint's, else 3.5)")  # fmt: skip
     add("--seed", type=_checked(_seed), default=42, help="of the noise (default: %(default)s)")
-    add("--emotion", type=_checked(parse_emotion), default="neutral", metavar="NAME",
-        help=f"{', '.join(EMOTIONS)}, or 0 to {len(EMOTIONS) - 1} (default: %(default)s)")  # fmt: skip
     add("--size", type=_checked(_size), metavar="N|WxH",
         help="of the video, divisible by 8 (default: the checkpoint's, else 512)")  # fmt: skip
     add("--fit", choices=("crop", "letterbox"), default="crop",
@@ -128,6 +130,7 @@ def _video_parser() -> Parser:
     add("--fps", type=int, choices=RATES, default=FPS,
         help="frames per second of the video (default: %(default)s, MEMO's own)")  # fmt: skip
     _add_face_options(parser.add_argument_group("face"))
+    _add_voice_options(parser.add_argument_group("voice"))
     _add_model_options(parser.add_argument_group("models"))
     _add_cache_options(parser.add_argument_group("step cache (off by default)"))
     return parser
@@ -150,6 +153,17 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
         help="folder of SCRFD and ArcFace (default: face_analysis/ of the checkpoint)")  # fmt: skip
     add("--face-embedding", type=Path, metavar="FILE",
         help=".safetensors with the face's embedding, instead of looking for one")  # fmt: skip
+
+
+def _add_voice_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--emotion", type=_checked(parse_plan), default="neutral", metavar="NAME",
+        help=f"{', '.join(EMOTIONS)}, or 0 to {len(EMOTIONS) - 1}; over time: '0 happy, 3.5 sad'; {AUTO}: "
+        "as heard. The published preview model follows emotions weakly (default: %(default)s)")  # fmt: skip
+    add("--vocals", type=Path, metavar="FILE",
+        help="the same voice without music: the model listens to it, the video keeps --audio")  # fmt: skip
+    add("--separate-vocals", action="store_true",
+        help="take the vocals out of --audio with Kim_Vocal_2.onnx; needs onnxruntime")  # fmt: skip
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:

@@ -10,6 +10,8 @@ from typing import NoReturn
 import torch
 
 from memo_avatar.checkpoint import CheckpointError, convert
+from memo_avatar.downloads import DownloadError
+from memo_avatar.emotions import EmotionError
 from memo_avatar.images import ImageError
 from memo_avatar.media import MediaError
 from teacache_core import CacheConfigError, CalibrationError
@@ -19,7 +21,15 @@ from .errors import CommandError
 from .progress import byte_progress
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-USER_ERRORS = (CommandError, ImageError, MediaError, CheckpointError, CacheConfigError, CalibrationError)
+USER_ERRORS = (
+    EmotionError,
+    CommandError,
+    ImageError,
+    MediaError,
+    CheckpointError,
+    CacheConfigError,
+    CalibrationError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except USER_ERRORS as error:
         return _fail(str(error), BAD_INPUT)
+    except DownloadError as error:
+        return _fail(str(error), FAILED)
     except ModuleNotFoundError as error:
         return _fail(
             f"expected the package {error.name} but it is not installed. "
@@ -41,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"expected enough memory but got: {error}. Use a smaller --size or --dtype bfloat16.", FAILED
         )
     except KeyboardInterrupt:
-        return _fail("stopped before the first clip was finished; no video was written.", INTERRUPTED)
+        return _fail(_stopped(arguments), INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -49,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["convert"]:
         return _convert(parse_convert(arguments[1:]))
+    if arguments[:1] in (["models"], ["convert-emotion"]):
+        from .model_files import convert_emotion, models, parse_models
+
+        rest = arguments[1:]
+        return models(parse_models(rest)) if arguments[0] == "models" else convert_emotion(rest)
     options = parse_video(arguments)
     from .generate import generate
 
@@ -60,6 +77,12 @@ def _convert(options: ConvertOptions) -> int:
         convert(options.src, options.dst, getattr(torch, options.dtype), progress)
     print(f"Checkpoint: {options.dst} ({options.dst.stat().st_size / 1e6:.1f} MB, {options.dtype})")
     return 0
+
+
+def _stopped(arguments: list[str]) -> str:
+    if arguments[:2] == ["models", "download"]:
+        return "stopped; what arrived is kept, run the same command to continue."
+    return "stopped before the first clip was finished; no video was written."
 
 
 def _fail(message: str, status: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memo_avatar.audio_features import VoiceFeatures, voice_features
 from memo_avatar.checkpoint import open_checkpoint
 from memo_avatar.clip_loop import VAE, MemoModels, Portrait, SamplingSettings, Voice, generate_clips
 from memo_avatar.clip_plan import clip_spans
@@ -22,10 +21,10 @@ from teacache_core import StepCache
 
 from .arguments import VideoOptions
 from .caching import build_cache, plan_cache, save_results
-from .errors import CommandError
 from .face_inputs import read_portrait, warnings_about
 from .models import ModelFiles, load_models, select_device, select_dtype
 from .progress import ClipProgress, byte_progress, note
+from .voice import VoiceSources, encode_voice, read_voice
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -35,7 +34,7 @@ class Inputs:
     """The user's files, read and found good."""
 
     pixel_values: Tensor  # (1, 3, H, W)
-    waveform: Tensor  # (S,) at 16 kHz
+    voice: VoiceSources
     guidance_scale: float
     face_embedding: Tensor  # (1, 512)
     delivery: Delivery
@@ -56,7 +55,7 @@ def generate(options: VideoOptions) -> int:
     cache_plan = plan_cache(options, files)
     config = open_checkpoint(files.checkpoint).config
     inputs = read_inputs(options, files, config)
-    voice = encode_voice(inputs.waveform, files.wav2vec2, device, config)
+    voice = encode_voice(inputs.voice, options, files.wav2vec2, device, config)
     with byte_progress("loading") as progress:
         models, vae = load_models(files, select_dtype(options.dtype, device), device, progress)
     cache = build_cache(cache_plan, models, inputs.guidance_scale)
@@ -68,8 +67,8 @@ def generate(options: VideoOptions) -> int:
 
 def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
     """Everything that a user can get wrong, before any work."""
-    sources = [path for path in (options.image, options.audio, options.face_embedding) if path is not None]
-    check_output(options.output, sources)
+    sources = (options.image, options.audio, options.face_embedding, options.vocals)
+    check_output(options.output, [path for path in sources if path is not None])
     size = options.size or (files.settings.size, files.settings.size)
     portrait, paster = read_portrait(options, size, config.image_proj.embedding_dim)
     waveform = load_audio(options.audio, max_seconds=options.max_seconds)
@@ -81,29 +80,15 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
         note(text)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
-    return Inputs(portrait.pixel_values, waveform, guidance_scale, portrait.face_embedding, delivery)
-
-
-def encode_voice(waveform: Tensor, folder: Path, device: torch.device, config: MemoConfig) -> VoiceFeatures:
-    """The voice's features; wav2vec2 is gone again afterwards."""
-    from .wav2vec2 import load_wav2vec2  # transformers takes seconds to import: bad inputs are told before
-
-    encoder = load_wav2vec2(folder, device)
-    layers, width = encoder.shape
-    expected = config.audio_proj.input_dim
-    if 5 * layers * width != expected:
-        raise CommandError(
-            f"expected a wav2vec2 whose layers x width x 5 frames is {expected} "
-            f"but got {layers} x {width} x 5 ({folder}). Use the one that the checkpoint was trained with."
-        )
-    return voice_features(waveform.to(device), encoder)
+    voice = read_voice(options, waveform)
+    return Inputs(portrait.pixel_values, voice, guidance_scale, portrait.face_embedding, delivery)
 
 
 def render(
     models: MemoModels,
     vae: VAE,
     inputs: Inputs,
-    features: VoiceFeatures,
+    voice: Voice,
     options: VideoOptions,
     cache: StepCache,
 ) -> int:
@@ -111,8 +96,6 @@ def render(
     settings = SamplingSettings(
         steps=options.steps, guidance_scale=inputs.guidance_scale, solver=SOLVERS[options.solver]
     )
-    emotions = torch.full((features.embeddings.shape[0],), options.emotion)
-    voice = Voice(features.embeddings, emotions, features.num_frames)
     portrait = Portrait(inputs.pixel_values, inputs.face_embedding)
     progress = ClipProgress(len(clip_spans(voice.num_frames, settings.frames_per_clip)), options.steps)
     width, height = inputs.size

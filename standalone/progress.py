@@ -28,6 +28,17 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
+@contextmanager
+def share_progress(description: str) -> Iterator[Callable[[float], None]]:
+    """A bar of per cent; call what it yields with the share that is done, 0 to 1."""
+    with tqdm(desc=description, total=100, unit="%", dynamic_ncols=True) as bar:
+
+        def report(share: float) -> None:
+            bar.update(min(100, round(100 * share)) - bar.n)
+
+        yield report
+
+
 class ClipProgress:
     """A bar over clips times steps, with the time left."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memo_avatar.emotion_labels import EmotionPlan
 from memo_avatar.emotions import EMOTIONS, parse_emotion
 from standalone.arguments import DEMO_CHECKPOINT, parse_convert, parse_video
 from standalone.command import main
@@ -15,7 +16,8 @@ FILES = ["--image", "p.png", "--audio", "a.wav", "--output", "v.mp4"]
 def test_defaults_are_upstreams() -> None:
     options = parse_video(FILES)
     assert (options.image, options.audio, options.output) == (Path("p.png"), Path("a.wav"), Path("v.mp4"))
-    assert (options.steps, options.seed, options.emotion) == (20, 42, EMOTIONS.index("neutral"))
+    assert (options.steps, options.seed) == (20, 42)
+    assert options.emotion == EmotionPlan(((0.0, EMOTIONS.index("neutral")),))
     assert (options.guidance_scale, options.size, options.device, options.dtype) == (None,) * 4
     assert options.rel_l1_thresh == 0
     assert options.checkpoint == DEMO_CHECKPOINT
@@ -36,7 +38,7 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 )
 def test_emotions_by_name_and_number(text: str, number: int) -> None:
     assert parse_emotion(text) == number
-    assert parse_video([*FILES, "--emotion", text]).emotion == number
+    assert parse_video([*FILES, "--emotion", text]).emotion.labels == ((0.0, number),)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ HOST = {
     "server",
 }
 FRAMEWORKS = {"diffusers", "transformers"}
-LAZY = {"numpy", "PIL", "av", "insightface"}  # imported inside the functions that need them
+LAZY = {"numpy", "PIL", "av", "insightface", "onnxruntime"}  # imported inside the functions that need them
 LIBRARIES = {"torch", "safetensors"} | LAZY
 PACKAGES = {"teacache_core", "memo_avatar"}
 OURS = {"teacache_core", "memo_avatar", "nodes", "standalone", "benchmarks", "demo", "tests", "teacache_memo"}

@@ -1,0 +1,109 @@
+"""The command's voice: which sound the model listens to, its features, and an emotion for every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from memo_avatar.audio_features import WINDOW, voice_features
+from memo_avatar.clip_loop import Voice
+from memo_avatar.config import MemoConfig
+from memo_avatar.emotion2vec import EmotionNet
+from memo_avatar.emotion_files import find_emotion_files, read_emotion_net
+from memo_avatar.emotion_labels import WEAK, EmotionPlan, hear_emotions
+from memo_avatar.media import MediaError, decode_audio, fit_length, is_silent, load_audio, to_speech
+from memo_avatar.model_table import SEPARATOR
+from memo_avatar.vocals import SEPARATION_RATE, open_net, separate
+
+from .arguments import VideoOptions
+from .errors import CommandError
+from .progress import note, share_progress
+
+
+@dataclass(frozen=True)
+class VoiceSources:
+    """Files and choices behind a voice, read and found good."""
+
+    waveform: Tensor  # (S,) at 16 kHz: the recording, whose length and emotions count
+    vocals: Tensor | None  # (S,) at 16 kHz: what the model listens to instead
+    separator: Path | None  # or the net that takes the vocals out of the recording
+    folder: Path  # the checkpoint's, where the other models lie
+    emotion: EmotionPlan
+
+
+def read_voice(options: VideoOptions, waveform: Tensor) -> VoiceSources:
+    """What a user can get wrong about the voice, before any work."""
+    path = options.checkpoint
+    folder = path if path.is_dir() else path.parent
+    if options.vocals is not None and options.separate_vocals:
+        raise CommandError(
+            "expected --vocals or --separate-vocals but got both. Leave one out: --vocals brings them."
+        )
+    vocals = None
+    if options.vocals is not None:
+        vocals = fit_length(
+            load_audio(options.vocals, max_seconds=options.max_seconds), len(waveform), "vocals"
+        )
+        if is_silent(vocals):
+            note(f"Warning: {options.vocals} is silent; the mouth will hardly move.")
+    separator = folder / SEPARATOR if options.separate_vocals else None
+    if separator is not None:
+        open_net(separator)
+    if options.emotion.auto:
+        find_emotion_files(folder)
+    if options.emotion.auto or len(options.emotion.labels) > 1:
+        note(WEAK)
+    return VoiceSources(waveform, vocals, separator, folder, options.emotion)
+
+
+def encode_voice(
+    sources: VoiceSources, options: VideoOptions, wav2vec2: Path, device: torch.device, config: MemoConfig
+) -> Voice:
+    """The voice's features and emotions; no model stays loaded afterwards."""
+    from .wav2vec2 import load_wav2vec2
+
+    encoder = load_wav2vec2(wav2vec2, device)
+    layers, width = encoder.shape
+    expected = config.audio_proj.input_dim
+    if WINDOW * layers * width != expected:
+        raise CommandError(
+            f"expected a wav2vec2 whose layers x width x 5 frames is {expected} "
+            f"but got {layers} x {width} x 5 ({wav2vec2}). Use the one that the checkpoint was trained with."
+        )
+    listened = sources.waveform if sources.vocals is None else sources.vocals
+    if sources.separator is not None:
+        listened = separated(options, sources.separator, len(sources.waveform))
+    with share_progress("listening") as report:
+        features = voice_features(listened.to(device), encoder, on_layer=report)
+    num_frames = features.embeddings.shape[0]
+    return Voice(features.embeddings, frame_emotions(sources, num_frames, device), features.num_frames)
+
+
+def separated(options: VideoOptions, model: Path, length: int) -> Tensor:
+    """The vocals of the recording, (S,) at 16 kHz."""
+    import numpy as np
+
+    limit = None if options.max_seconds is None else round(options.max_seconds * SEPARATION_RATE)
+    chunks = list(decode_audio(options.audio, SEPARATION_RATE, layout="stereo", limit=limit))
+    if not chunks:
+        raise MediaError(f"expected sound but got none ({options.audio}). Use another recording.")
+    mix = torch.from_numpy(np.concatenate(chunks, axis=1))
+    net, frames, bins = open_net(model)
+    with share_progress("separating vocals") as report:
+        vocals = separate(mix, net, frames=frames, bins=bins, on_done=report)
+    return fit_length(to_speech(vocals, SEPARATION_RATE), length, "vocals")
+
+
+def frame_emotions(sources: VoiceSources, num_frames: int, device: torch.device) -> Tensor:
+    """(N,) class numbers, as written down or as heard in the recording."""
+    if not sources.emotion.auto:
+        return sources.emotion.per_frame(num_frames)
+    weights = read_emotion_net(sources.folder)
+    net = EmotionNet(weights.config, weights.sizes, operations=nn)
+    net.load_state_dict(weights.state)
+    net.to(device).eval()
+    with share_progress("hearing emotions") as report:
+        return hear_emotions(sources.waveform, lambda x: net(x.to(device)), num_frames, on_done=report)
