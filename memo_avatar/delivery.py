@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .clip_plan import FPS, SAMPLE_RATE, frame_count
 from .paste import Paster
-from .retime import check_rate, delivered_frames
+from .retime import check_rate, delivered_count, delivered_frames
 
 MAX_H264_PIXELS = 4096 * 2304  # level 5.1, the highest that common players and phones decode
 
@@ -25,12 +25,22 @@ class Delivery:
 
     @classmethod
     def of_voice(
-        cls, samples: int, fps: int = FPS, paster: Paster | None = None, sample_rate: int = SAMPLE_RATE
+        cls,
+        samples: int,
+        fps: int = FPS,
+        paster: Paster | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        generated: int | None = None,
     ) -> Delivery:
-        """For a voice of so many samples: the video is as long, and never shorter."""
+        """For a voice of so many samples: the video is as long, and never shorter. ``generated`` is the
+        count of frames where the voice was resampled since, which may move it by one.
+        """
         check_rate(fps)
-        generated = frame_count(samples, FPS, sample_rate)
-        return cls(generated, frame_count(samples, fps, sample_rate), fps, paster)
+        if generated is None:
+            generated = frame_count(samples, FPS, sample_rate)
+        total = generated if fps == FPS else frame_count(samples, fps, sample_rate)
+        return cls(generated, max(total, delivered_count(generated - 1, fps)), fps, paster)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the delivered frames, where the generated ones are width × height."""

@@ -163,7 +163,7 @@ class VideoWriter:
         import av
         from av.video.reformatter import Colorspace
 
-        frame = av.VideoFrame.from_ndarray(_even(picture).numpy(), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(even_sides(picture).numpy(), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         frame.pts = self.num_frames
         frame.time_base = Fraction(1, self.fps)
@@ -311,7 +311,7 @@ def _add_video(container: Any, width: int, height: int, fps: int) -> Any:
     return stream
 
 
-def _even(picture: Tensor) -> Tensor:
+def even_sides(picture: Tensor) -> Tensor:
     """(H, W, 3) with its last row and column repeated where odd: yuv420p halves both."""
     height, width = picture.shape[:2]
     if height % 2:

@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .memo_demo import DemoNode
 from .memo_load import LoadMemo, register_folder
+from .memo_paste import PasteBackNode
 from .memo_portrait import PortraitNode
 from .memo_sample import SamplerNode
 from .memo_save import SaveNode
@@ -20,6 +21,7 @@ NODES: list[type[io.ComfyNode]] = [
     VoiceNode,
     SamplerNode,
     SamplerToFileNode,
+    PasteBackNode,
     TeaCacheNode,
     ReportNode,
     CalibrateNode,

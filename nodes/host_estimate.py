@@ -16,9 +16,9 @@ GIB = 2**30
 _BYTES_PER_PIXEL = 3 * 4  # float32 RGB
 
 
-def check_frames(job: VideoJob) -> None:
-    """Raise unless all frames of the video fit into RAM at once."""
-    (height, width), frames = job.size, job.num_frames
+def check_frames(job: VideoJob, frames: int) -> None:
+    """Raise unless so many frames fit into RAM at once."""
+    height, width = job.size
     needed = frames * height * width * _BYTES_PER_PIXEL
     free = management.get_free_memory(torch.device("cpu"))
     if needed > free:

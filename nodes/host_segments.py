@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,61 +19,77 @@ import torch
 from torch import Tensor
 
 from ..memo_avatar.clip_plan import FPS
-from ..memo_avatar.video_writer import CRF
+from ..memo_avatar.video_writer import CRF, even_sides
 
 _SOUND_RATES = (44_100, 48_000)  # every player takes these; others become 48 kHz
 _BLOCK = 1024  # samples per AAC frame
 _FRAMES_PER_SEGMENT = 64  # bounds the copy of pixels that encoding makes
 
 
-def write_segment(path: Path, frames: Tensor) -> None:
-    """(F, 3, H, W) in 0..1, H and W even -> an MP4 of one clip; it appears when it is whole."""
+def write_segment(path: Path, parts: Iterable[Tensor], fps: int = FPS) -> None:
+    """Frames (n, 3, H, W) in 0..1, in parts -> an MP4 of one clip; it appears when it is whole.
+
+    A clip that shows no frame at this rate is an empty file.
+    """
     import av
     from av.video.reformatter import Colorspace
 
-    partial = path.with_suffix(".part")
-    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    with av.open(str(partial), "w", format="mp4") as container:
-        # No frame out of order, so that packets can be renumbered when the clips are joined.
-        options = {"crf": str(CRF), "bf": "0"}
-        stream: Any = container.add_stream("libx264", rate=FPS, options=options)
-        stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
-        context = stream.codec_context
-        context.time_base = Fraction(1, FPS)
-        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        for index, picture in enumerate(pixels):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    partial, stream, count = path.with_suffix(".part"), None, 0
+    with partial.open("wb") as file, ExitStack() as closing:
+        for part in parts:
+            pixels = (part.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            for picture in map(even_sides, pixels):
+                if stream is None:
+                    container: Any = closing.enter_context(av.open(file, "w", format="mp4"))
+                    stream = _add_picture_stream(container, *picture.shape[:2], fps)
+                frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
+                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+                frame.pts, frame.time_base = count, Fraction(1, fps)
+                container.mux(stream.encode(frame))
+                count += 1
+        if stream is not None:
+            container.mux(stream.encode(None))
     os.replace(partial, path)
 
 
-def write_video(path: Path, frames: Tensor, waveform: Tensor, sample_rate: int) -> None:
+def _add_picture_stream(container: Any, height: int, width: int, fps: int) -> Any:
+    # No frame out of order, so that packets can be renumbered when the clips are joined.
+    stream: Any = container.add_stream("libx264", rate=fps, options={"crf": str(CRF), "bf": "0"})
+    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    context = stream.codec_context
+    context.time_base = Fraction(1, fps)
+    context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+    return stream
+
+
+def write_video(path: Path, frames: Tensor, waveform: Tensor, sample_rate: int, fps: int = FPS) -> None:
     """(F, 3, H, W) in 0..1 and the sound (C, T) -> an MP4 file."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         parts = frames.split(_FRAMES_PER_SEGMENT)
         segments = [Path(folder) / f"{index}.mp4" for index in range(len(parts))]
         for segment, part in zip(segments, parts, strict=True):
-            write_segment(segment, part)
-        join_segments(segments, path, waveform, sample_rate)
+            write_segment(segment, [part], fps)
+        join_segments(segments, path, waveform, sample_rate, fps)
 
 
-def join_segments(segments: Sequence[Path], path: Path, waveform: Tensor, sample_rate: int) -> int:
+def join_segments(
+    segments: Sequence[Path], path: Path, waveform: Tensor, sample_rate: int, fps: int = FPS
+) -> int:
     """Clips in order, and the sound (C, T) as long as they are, in one MP4. Returns the number of frames."""
     import av
 
     partial = path.with_name(f".{path.name}.part")
     try:
         with av.open(str(partial), "w", format="mp4") as container:
-            sound = _SoundTrack(container, waveform, sample_rate)
+            sound = _SoundTrack(container, waveform, sample_rate, fps)
             count, video = 0, None
             for segment in segments:
+                if not segment.stat().st_size:
+                    continue
                 with av.open(str(segment)) as source:
                     template = source.streams.video[0]
                     video = video or _copy_of(container, template)
-                    count = _copy_packets(container, source, template, video, count)
+                    count = _copy_packets(container, source, template, video, count, fps)
                 sound.advance(count)
             sound.finish()
         os.replace(partial, path)
@@ -86,12 +103,12 @@ def _copy_of(container: Any, template: Any) -> Any:
     return container.add_stream(template=template) if add is None else add(template)
 
 
-def _copy_packets(container: Any, source: Any, template: Any, video: Any, count: int) -> int:
+def _copy_packets(container: Any, source: Any, template: Any, video: Any, count: int, fps: int) -> int:
     for packet in source.demux(template):
         if packet.dts is None:  # the end's empty packet
             continue
-        packet.pts = packet.dts = count
-        packet.time_base = Fraction(1, FPS)
+        packet.time_base = Fraction(1, fps)
+        packet.pts, packet.dts, packet.duration = count, count, 1
         packet.stream = video
         container.mux(packet)
         count += 1
@@ -101,10 +118,10 @@ def _copy_packets(container: Any, source: Any, template: Any, video: Any, count:
 class _SoundTrack:
     """An AAC stream of the first two channels, always as long as the frames written so far."""
 
-    def __init__(self, container: Any, waveform: Tensor, sample_rate: int) -> None:
+    def __init__(self, container: Any, waveform: Tensor, sample_rate: int, fps: int) -> None:
         import av
 
-        self.container, self.sample_rate = container, sample_rate
+        self.container, self.sample_rate, self.fps = container, sample_rate, fps
         self.samples = waveform[:2].to("cpu", torch.float32)
         self.layout = "mono" if self.samples.shape[0] == 1 else "stereo"
         rate = sample_rate if sample_rate in _SOUND_RATES else _SOUND_RATES[-1]
@@ -117,7 +134,7 @@ class _SoundTrack:
         """Up to the end of this many frames; the recording may end before."""
         import av
 
-        end = min(round(frames * self.sample_rate / FPS), self.samples.shape[1])
+        end = min(round(frames * self.sample_rate / self.fps), self.samples.shape[1])
         if end <= self.written:
             return
         block = self.samples[:, self.written : end].contiguous().numpy()

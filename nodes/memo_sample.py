@@ -14,6 +14,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.clip_plan import FPS
+from ..memo_avatar.delivery import Delivery
+from ..memo_avatar.paste import Paster
+from ..memo_avatar.retime import RATES
 from ..teacache_core import CalibrationError, RunReport, StepCache, StepCacheConfig
 from .host_estimate import check_frames
 from .host_nodes import schema
@@ -80,6 +83,27 @@ def job_inputs() -> list[Any]:
     ]
 
 
+def fps_input() -> Any:
+    """At the end of the inputs: stored workflows keep their values by position."""
+    return io.Combo.Input(
+        "fps",
+        options=[str(rate) for rate in RATES],
+        default=str(FPS),
+        optional=True,
+        tooltip="Frames per second of the video. MEMO makes 30; for another rate frames are dropped or "
+        "repeated, exact in time.",
+    )
+
+
+def make_delivery(job: VideoJob, fps: str, paster: Paster | None = None) -> Delivery:
+    """How the job's frames become the video's, as long as the voice."""
+    voice = job.voice
+    samples = voice.waveform.shape[-1]
+    return Delivery.of_voice(
+        samples, int(fps), paster, sample_rate=voice.sample_rate, generated=job.num_frames
+    )
+
+
 class SamplerNode(io.ComfyNode):
     """Everything -> IMAGE, AUDIO, fps, report."""
 
@@ -91,11 +115,11 @@ class SamplerNode(io.ComfyNode):
             "Makes the talking video, clip after clip of 16 frames, as long as the voice. Connect images, "
             "audio and fps to Create Video. Cancelled, the finished clips are saved to "
             f"output/{UNFINISHED}.",
-            inputs=job_inputs(),
+            inputs=[*job_inputs(), fps_input()],
             outputs=[
                 io.Image.Output(display_name="images"),
                 io.Audio.Output(display_name="audio", tooltip="The voice, cut to the length of the frames."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second: 30, as MEMO was trained."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second of the images."),
                 MemoReport.Output(
                     display_name="report", tooltip="For TeaCache Report and TeaCache Calibrate."
                 ),
@@ -116,26 +140,29 @@ class SamplerNode(io.ComfyNode):
         cfg: float,
         sampler_name: str,
         scheduler: str,
+        fps: str = str(FPS),
     ) -> io.NodeOutput:
         started = time.perf_counter()
         model, video = start_video(model, cfg)
         job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
-        check_frames(job)
-        height, width = job.size
-        images, done = torch.empty(job.num_frames, height, width, 3), 0
+        delivery = make_delivery(job, fps)
+        check_frames(job, delivery.total)
+        images, done = torch.empty(delivery.total, *job.size, 3), 0
         try:
             for clip in generate_video(job, video):
-                images[done : done + len(clip.frames)] = clip.frames.movedim(1, -1)
-                done += len(clip.frames)
+                start = clip.index * job.settings.frames_per_clip
+                shown = delivery.indices(start, len(clip.frames))
+                images[done : done + len(shown)] = clip.frames[shown].movedim(1, -1)
+                done += len(shown)
                 del clip  # its state would stay on the device
         except BaseException:
-            keep_finished(images[:done], voice)
+            keep_finished(images[:done], voice, delivery.fps)
             raise
         report = make_report(video, time.perf_counter() - started, done)
-        return io.NodeOutput(images, fitted_audio(voice, done), float(FPS), report)
+        return io.NodeOutput(images, fitted_audio(voice, done, delivery.fps), float(fps), report)
 
 
-def keep_finished(images: Tensor, voice: EncodedVoice) -> None:
+def keep_finished(images: Tensor, voice: EncodedVoice, fps: int = FPS) -> None:
     """A run was cancelled or failed: its finished clips (F, H, W, 3) become a video in the output folder."""
     if not len(images):
         return
@@ -144,16 +171,16 @@ def keep_finished(images: Tensor, voice: EncodedVoice) -> None:
     place, name, counter, *_ = folder_paths.get_save_image_path(UNFINISHED, output, width, height)
     path = Path(place) / f"{name}_{counter:05}_.mp4"
     try:
-        write_video(path, images.movedim(-1, 1), voice.waveform[0], voice.sample_rate)
+        write_video(path, images.movedim(-1, 1), voice.waveform[0], voice.sample_rate, fps)
     except OSError as error:  # what stopped the run matters more
         logger.error("The %d finished frames could not be saved: %s", len(images), error)
     else:
         logger.warning("Stopped. The %d finished frames are in %s.", len(images), path)
 
 
-def fitted_audio(voice: EncodedVoice, frames: int) -> dict[str, Any]:
+def fitted_audio(voice: EncodedVoice, frames: int, fps: int = FPS) -> dict[str, Any]:
     """The voice exactly as long as the frames: cut, or filled up with the silence of a part of a frame."""
-    wanted = round(frames * voice.sample_rate / FPS)
+    wanted = round(frames * voice.sample_rate / fps)
     waveform: Tensor = voice.waveform[..., :wanted]
     waveform = torch.nn.functional.pad(waveform, (0, wanted - waveform.shape[-1]))
     return {"waveform": waveform, "sample_rate": voice.sample_rate}

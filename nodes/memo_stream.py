@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..memo_avatar.clip_loop import ClipState
+from ..memo_avatar.clip_plan import FPS
+from ..memo_avatar.delivery import Delivery
+from ..memo_avatar.paste import DEFAULT_FEATHER, ColourMatch
 from ..memo_avatar.weights_file import replacing
 from ..teacache_core import Calibration, Fingerprint
 from .host_nodes import schema
@@ -26,7 +29,8 @@ from .host_sampling import KEY as CACHE_KEY
 from .host_sampling import CachedVideo, CacheSettings, settings_of, start_video
 from .host_segments import join_segments, write_segment
 from .host_video import VideoJob, generate_video
-from .memo_sample import job_inputs, make_report
+from .memo_paste import make_paster, paste_inputs
+from .memo_sample import fps_input, job_inputs, make_delivery, make_report
 from .sockets import MemoReport
 
 WORK_FOLDER = "memo_unfinished"
@@ -36,6 +40,7 @@ SAVE_SHARE = 0.1
 every minute or so where it is gigabytes (MEMO at 512x512). No more than that is lost to a crash."""
 
 _STATE_NAME = "state.safetensors"
+_COLOUR_NAME = "colour.json"
 _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
@@ -64,6 +69,18 @@ class Unfinished:
             return None, None
         return state, None if learned is None else Calibration.from_json(json.loads(learned))
 
+    def save_colour(self, delivery: Delivery) -> None:
+        """The colours that the first frame set, once: a continued video has to keep them."""
+        path = self.folder / _COLOUR_NAME
+        if delivery.paster is not None and delivery.paster.colour is not None and not path.is_file():
+            path.write_text(json.dumps(asdict(delivery.paster.colour)), encoding="utf-8")
+
+    def load_colour(self, delivery: Delivery) -> None:
+        """What an earlier run saved."""
+        path = self.folder / _COLOUR_NAME
+        if delivery.paster is not None and path.is_file():
+            delivery.paster.colour = ColourMatch(**json.loads(path.read_text(encoding="utf-8")))
+
     def save(self, state: ClipState, calibration: Calibration | None) -> None:
         """Replace the saved state in one step."""
         tensors = {key: tensor.contiguous() for key, tensor in state.tensors().items()}
@@ -72,7 +89,7 @@ class Unfinished:
             save_file(tensors, partial, metadata=learned)
 
 
-def job_key(job: VideoJob, settings: CacheSettings | None) -> str:
+def job_key(job: VideoJob, settings: CacheSettings | None, delivery: Delivery | None = None) -> str:
     """The same for jobs that give the same video, in this process or the next."""
     portrait, voice = job.portrait.portrait, job.voice.voice
     options = job.model.model_options["transformer_options"]
@@ -88,9 +105,18 @@ def job_key(job: VideoJob, settings: CacheSettings | None) -> str:
         {key: value for key, value in options.items() if not str(key).startswith(CACHE_KEY)},  # other packs'
         (portrait.pixel_values, portrait.face_embedding),
         (voice.emotions, voice.audio_embeddings[::8, 2], job.voice.waveform),
+        None if delivery is None else delivery_key(delivery),
     ):
         update_digest(digest, value)
     return digest.hexdigest()[:16]
+
+
+def delivery_key(delivery: Delivery) -> tuple[Any, ...]:
+    """What the rate and the picture around the face add to a job's key."""
+    paster = delivery.paster
+    if paster is None:
+        return (delivery.fps,)
+    return delivery.fps, paster.crop.box, paster.mask, paster.picture, paster.colour is None
 
 
 def update_digest(digest: Any, value: Any) -> None:
@@ -135,6 +161,14 @@ class SamplerToFileNode(io.ComfyNode):
                     default="video/memo",
                     tooltip="Name of the file in ComfyUI's output folder, without number and ending.",
                 ),
+                fps_input(),
+                io.Boolean.Input(
+                    "paste_back",
+                    default=False,
+                    optional=True,
+                    tooltip="Blend the face into the whole picture. Needs a portrait made with fit face.",
+                ),
+                *paste_inputs(),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -146,20 +180,31 @@ class SamplerToFileNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, filename_prefix: str, **inputs: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        filename_prefix: str,
+        fps: str = str(FPS),
+        paste_back: bool = False,
+        feather: float = DEFAULT_FEATHER,
+        match_colour: bool = True,
+        **inputs: Any,
+    ) -> io.NodeOutput:
         started = time.perf_counter()
         settings = settings_of(inputs["model"])
         model, video = start_video(inputs["model"], inputs["cfg"])
         job = VideoJob(**{**inputs, "model": model})
-        height, width = job.size  # multiples of 8: H.264 takes them
+        paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
+        delivery = make_delivery(job, fps, paster)
+        width, height = delivery.size(*reversed(job.size))
         output = Path(folder_paths.get_output_directory())
         place, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, str(output), width, height
         )
         path = Path(place) / f"{name}_{counter:05}_.mp4"
-        work = Unfinished(output / WORK_FOLDER / job_key(job, settings))
-        segments = finish_segments(job, video, work)
-        frames = join_segments(segments, path, job.voice.waveform[0], job.voice.sample_rate)
+        work = Unfinished(output / WORK_FOLDER / job_key(job, settings, delivery))
+        segments = finish_segments(job, video, work, delivery)
+        sound = job.voice.waveform[0], job.voice.sample_rate
+        frames = join_segments(segments, path, *sound, delivery.fps)
         shutil.rmtree(work.folder)
         report = make_report(video, time.perf_counter() - started, frames)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
@@ -167,17 +212,24 @@ class SamplerToFileNode(io.ComfyNode):
 
 
 @torch.inference_mode()
-def finish_segments(job: VideoJob, video: CachedVideo | None, work: Unfinished) -> Sequence[Path]:
+def finish_segments(
+    job: VideoJob, video: CachedVideo | None, work: Unfinished, delivery: Delivery | None = None
+) -> Sequence[Path]:
     """All clips of a job as files, those of an earlier run reused. On a stop the finished ones become a
     video."""
     work.folder.mkdir(parents=True, exist_ok=True)
+    delivery = make_delivery(job, str(FPS)) if delivery is None else delivery
     state, learned = work.load()
+    if state is not None:
+        work.load_colour(delivery)
     if video is not None and learned is not None:
         video.cache.calibration = learned
     done, unsaved, due = 0 if state is None else state.clip_index + 1, None, 0.0
     try:
         for clip in generate_video(job, video, state):
-            write_segment(work.segment(clip.index), clip.frames)
+            frames = delivery.frames(clip.frames, clip.index * job.settings.frames_per_clip)
+            write_segment(work.segment(clip.index), frames, delivery.fps)
+            work.save_colour(delivery)
             done, unsaved = clip.index + 1, on_cpu(clip.state)
             del clip  # its state would stay on the device
             if (started := time.monotonic()) >= due:
@@ -189,7 +241,7 @@ def finish_segments(job: VideoJob, video: CachedVideo | None, work: Unfinished) 
             work.save(unsaved, None if video is None else video.cache.calibration)
         if done:
             sound = job.voice.waveform[0], job.voice.sample_rate
-            join_segments(work.segments(done), work.folder / SO_FAR, *sound)
+            join_segments(work.segments(done), work.folder / SO_FAR, *sound, delivery.fps)
         raise
     return work.segments(done)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..memo_avatar.clip_loop import Portrait, Voice
 from ..memo_avatar.config import MemoConfig
+from ..memo_avatar.face_crop import Crop
 from ..teacache_core import Calibration, RunReport
 
 Memo = io.Custom("MEMO")
@@ -51,9 +52,11 @@ class MemoNets:
 
 @dataclass(frozen=True)
 class EncodedPortrait:
-    """Who speaks, as the model will see it."""
+    """Who speaks, as the model will see it; the ``picture`` (H, W, 3) and the part of it that was cut out."""
 
     portrait: Portrait
+    crop: Crop | None = None
+    picture: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""Checks inside ComfyUI: portraits of every kind, faces cut out and pasted back, other frame rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from comfy_inside import SIZE, World
+
+WIDE, TALL = 200, 151  # an odd height: H.264 repeats the last row
+BOX = "60,40,110,90"
+
+
+def picture(world: World, channels: int = 3) -> Any:
+    """(1, H, W, C) of noise in 8 bits; a fourth channel hides the left half."""
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1, TALL, WIDE, channels), generator=random) / 255
+    if channels == 4:
+        image[..., 3] = 1.0
+        image[:, :, : WIDE // 2, 3] = 0.0
+    return image
+
+
+def portrait(world: World, image: Any, fit: str = "face", **options: Any) -> Any:
+    """What the node gives: portrait, what the model sees, where that was."""
+    options = {"face_box": BOX} | options
+    return world.nodes.PortraitNode.execute(image, world.job.memo, SIZE, SIZE, fit, **options).args
+
+
+def error_of(function: Any) -> str:
+    try:
+        function()
+    except (ValueError, MemoryError) as error:
+        return str(error)
+    return "none"
+
+
+def kinds_of_image(world: World) -> dict[str, Any]:
+    """Every channel count and batch gives a portrait; what is no picture is told."""
+    import torch
+
+    rgb = picture(world)
+    plain = portrait(world, rgb, "crop")[1]
+    grey = portrait(world, rgb[..., :1], "crop")[1]
+    clear = portrait(world, picture(world, 4), "crop")[1]
+    broken = torch.full_like(rgb, torch.nan)
+    return {
+        "shape": list(plain.shape),
+        "first of a batch": bool(portrait(world, torch.cat([rgb, 1 - rgb]), "crop")[1].equal(plain)),
+        "grey": bool(grey[..., 0].equal(grey[..., 2])),
+        "transparent": float((clear[:, :, : SIZE // 2 - 2] - 128 / 255).abs().max()),
+        "NaN": error_of(lambda: portrait(world, broken)),
+        "two channels": error_of(lambda: portrait(world, rgb[..., :2])),
+        "no picture": error_of(lambda: portrait(world, rgb[:0])),
+    }
+
+
+def places_of_the_face(world: World) -> dict[str, Any]:
+    """Written, painted in a mask of another size, or the middle; a bad one is told."""
+    import torch
+
+    image = picture(world)
+    painted = torch.zeros(1, 2 * TALL, 2 * WIDE)
+    painted[:, 80:180, 120:220] = 1
+    written, *_, mask = portrait(world, image)
+    by_mask = portrait(world, image, face_box="", face_mask=painted)[0]
+    middle = portrait(world, image, face_box="", face_mask=torch.zeros(1, 64, 64))[0]
+    return {
+        "written": written.crop.box,
+        "painted": by_mask.crop.box,
+        "middle": middle.crop.box,
+        "mask": int(mask.sum()),
+        "beyond": error_of(lambda: portrait(world, image, face_box="900,900,950,950")),
+        "no box": error_of(lambda: portrait(world, image, face_box="60,40")),
+    }
+
+
+def embeddings_of_other_packs(world: World) -> dict[str, Any]:
+    """A face model with an embedding is taken; without insightface, auto goes on and require does not."""
+    import torch
+
+    image, numbers = picture(world), torch.arange(512.0)
+    known = portrait(world, image, "crop", face_embedding={"embedding": numbers.numpy()})[0]
+    unknown = portrait(world, image, "crop")[0]
+    return {
+        "given": bool(known.portrait.face_embedding[0].equal(numbers)),
+        "auto": float(unknown.portrait.face_embedding.abs().sum()),
+        "require": error_of(lambda: portrait(world, image, "crop", face="require")),
+        "wrong": error_of(lambda: portrait(world, image, "crop", face_embedding=torch.zeros(3))),
+    }
+
+
+def pasted_back(world: World) -> dict[str, Any]:
+    """The whole picture, bit for bit outside the face's square, whatever the frames' size."""
+    import torch
+
+    image = picture(world)
+    cut = portrait(world, image)[0]
+    frames = torch.rand(3, SIZE, SIZE, 3)
+    execute = world.nodes.PasteBackNode.execute
+    whole = execute(frames, cut).args[0]
+    left, top, right, bottom = cut.crop.inside
+    outside = torch.ones(TALL, WIDE, dtype=torch.bool)
+    outside[top:bottom, left:right] = False
+    uncut = portrait(world, image, "crop")[0]
+    return {
+        "shape": list(whole.shape),
+        "outside": bool((whole[:, outside] == image[0, outside]).all()),
+        "inside differs": bool((whole[:, ~outside] != image[0, ~outside]).any()),
+        "upscaled": list(execute(torch.rand(1, 4 * SIZE, 4 * SIZE, 3), cut).args[0].shape),
+        "not cut": error_of(lambda: execute(frames, uncut)),
+        "another size": error_of(lambda: execute(frames, cut, original=image[:, :100])),
+    }
+
+
+def other_rates(world: World) -> dict[str, Any]:
+    """The sampler's frames at another rate are those of 30, dropped or repeated; the sound is as long."""
+    job = world.job
+    inputs = [
+        job.model,
+        job.memo,
+        job.portrait,
+        job.voice,
+        job.vae,
+        42,
+        job.steps,
+        job.cfg,
+        "euler",
+        "normal",
+    ]
+    plain = world.plain.movedim(1, -1)
+    found: dict[str, Any] = {}
+    for fps in ("24", "30", "60"):
+        images, audio, rate, _report = world.nodes.SamplerNode.execute(*inputs, fps=fps).args
+        sources = world.module("memo_avatar.retime").delivered_frames(0, 18, int(fps), len(images))
+        found[fps] = {
+            "frames": len(images),
+            "rate": rate,
+            "same": bool(images.equal(plain[sources])),
+            "sound": audio["waveform"].shape[-1] / audio["sample_rate"] * rate,
+        }
+    return found
+
+
+def streamed(world: World, job: Any, folder: Path, stop: bool = False) -> bytes:
+    """SamplerToFile's work at 24 frames a second, pasted back, stopped after the first clip or not."""
+    import torch
+
+    stream, sample = world.module("nodes.memo_stream"), world.module("nodes.memo_sample")
+    sampling, paste = world.module("nodes.host_sampling"), world.module("nodes.memo_paste")
+    model, video = sampling.start_video(job.model, job.cfg)
+    delivery = sample.make_delivery(job, "24", paste.make_paster(job.portrait, 0.12, True))
+    work, write, calls = stream.Unfinished(folder), stream.write_segment, []
+
+    def failing(*arguments: Any) -> None:
+        if calls:
+            raise RuntimeError("stopped")
+        calls.append(write(*arguments))
+
+    stream.write_segment = failing if stop else write
+    try:
+        segments = stream.finish_segments(replace(job, model=model), video, work, delivery)
+    except RuntimeError:
+        return b"stopped"
+    finally:
+        stream.write_segment = write
+    assert torch.is_inference_mode_enabled()
+    path = folder / "whole.mp4"
+    stream.join_segments(segments, path, job.voice.waveform[0], job.voice.sample_rate, 24)
+    return path.read_bytes()
+
+
+def streamed_back(world: World) -> dict[str, Any]:
+    """Pasted into the whole picture while streaming; stopped and continued, the same file."""
+    import av
+
+    job = replace(world.job, portrait=portrait(world, picture(world))[0])
+    output = world.user / "output"
+    whole = streamed(world, job, output / "faces whole")
+    assert streamed(world, job, output / "faces stopped", stop=True) == b"stopped"
+    again = streamed(world, job, output / "faces stopped")
+    with av.open(str(output / "faces whole" / "whole.mp4")) as container:
+        pictures = [(frame.width, frame.height) for frame in container.decode(video=0)]
+        rate = float(container.streams.video[0].average_rate)
+    return {"frames": len(pictures), "size": pictures[0], "rate": rate, "same": whole == again}
+
+
+CHECKS = [
+    kinds_of_image,
+    places_of_the_face,
+    embeddings_of_other_packs,
+    pasted_back,
+    other_rates,
+    streamed_back,
+]
