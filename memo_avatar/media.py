@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MIN_SECONDS = 0.1
 MAX_MISFIT = 0.5  # seconds by which vocals may be shorter or longer than their recording
+LOCAL_ONLY = {"protocol_whitelist": "file"}  # a playlist may not make FFmpeg ask the network
 SILENCE_PEAK = 1e-3  # -60 dB of full scale
 
 
@@ -132,7 +133,7 @@ def open_audio(path: Path) -> Any:
             f"expected a sound file but got an empty file of 0 bytes ({path}). Record or copy it again."
         )
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=LOCAL_ONLY)
     except av.FFmpegError as error:
         raise MediaError(
             f"expected a sound file but got {error.strerror} ({path}). Use WAV, MP3, FLAC, M4A, OGG or a "

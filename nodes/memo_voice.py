@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memo_avatar.audio_features import WINDOW, VoiceEncoder, voice_features
+from ..memo_avatar.audio_features import voice_features
 from ..memo_avatar.clip_loop import SamplingSettings, Voice
-from ..memo_avatar.clip_plan import FPS, SAMPLE_RATE
+from ..memo_avatar.clip_plan import FPS
+from ..memo_avatar.emotion_files import find_emotion_files
+from ..memo_avatar.emotion_labels import AUTO, WEAK, parse_plan
 from ..memo_avatar.emotions import EMOTIONS
-from ..memo_avatar.media import MIN_SECONDS, MediaError, is_silent
-from .host_memory import load
-from .host_nodes import schema
+from ..memo_avatar.media import MIN_SECONDS, MediaError, fit_length, is_silent, to_speech
+from .host_nodes import ADVANCED, schema, show_text
+from .host_voice import (
+    ShareProgress,
+    check_width,
+    heard_emotions,
+    load_encoder,
+    model_folder,
+    separated_vocals,
+)
 from .sockets import EncodedVoice, Memo, MemoNets, MemoVoice
 
 logger = logging.getLogger(__name__)
@@ -40,9 +49,10 @@ class VoiceNode(io.ComfyNode):
                 Memo.Input("memo", tooltip="From Load MEMO."),
                 io.Combo.Input(
                     "emotion",
-                    options=list(EMOTIONS),
+                    options=[*EMOTIONS, AUTO],
                     default="neutral",
-                    tooltip="The expression of the whole video. MEMO takes it as a hint.",
+                    tooltip="The expression of the whole video; auto: as heard in the voice, second by "
+                    "second. A hint only: the published preview model follows emotions weakly.",
                 ),
                 io.Float.Input(
                     "start", tooltip="Seconds of the recording to leave out at the beginning.", **seconds
@@ -53,11 +63,34 @@ class VoiceNode(io.ComfyNode):
                     optional=True,
                     tooltip="Replaces the checkpoint's own: wav2vec2-base-960h from Load Audio Encoder.",
                 ),
+                io.String.Input(
+                    "emotions",
+                    default="",
+                    optional=True,
+                    tooltip="Emotions over time, from second to second: 0 happy, 3.5 sad. Replaces emotion; "
+                    "empty: emotion holds for the whole video.",
+                    extra_dict=ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "separate_vocals",
+                    default=False,
+                    optional=True,
+                    tooltip="Listen to the vocals only, for speech over music. Needs Kim_Vocal_2.onnx and "
+                    "the package onnxruntime; the video keeps the whole sound.",
+                    extra_dict=ADVANCED,
+                ),
+                io.Audio.Input(
+                    "vocals",
+                    optional=True,
+                    tooltip="Vocals of the same recording that another node separated: the model listens to "
+                    "them, the video keeps audio.",
+                ),
             ],
             outputs=[
                 MemoVoice.Output(display_name="voice"),
                 io.Int.Output(display_name="frames", tooltip="Frames of the video, at 30 per second."),
             ],
+            hidden=[io.Hidden.unique_id],
             search_aliases=["memo", "speech", "audio", "emotion", "lip sync"],
         )
 
@@ -70,22 +103,41 @@ class VoiceNode(io.ComfyNode):
         start: float,
         duration: float,
         audio_encoder: Any = None,
+        emotions: str = "",
+        separate_vocals: bool = False,
+        vocals: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
+        plan = parse_plan(emotions if emotions.strip() else emotion)
+        if plan.auto:
+            find_emotion_files(model_folder(memo))
         sample_rate = int(audio["sample_rate"])
         waveform = cut(audio["waveform"][:1], sample_rate, start, duration)
         speech = to_speech(waveform[0], sample_rate)
-        encoder, device = _encoder(memo, audio_encoder)
-        if is_silent(speech):
+        listened = speech
+        if vocals is not None:
+            rate = int(vocals["sample_rate"])
+            part = cut(vocals["waveform"][:1], rate, start, duration, "vocals")
+            listened = fit_length(to_speech(part[0], rate), speech.shape[0], "vocals")
+        elif separate_vocals:
+            taken = separated_vocals(memo, waveform[0], sample_rate)
+            listened = fit_length(taken, speech.shape[0], "vocals")
+        if is_silent(listened):
             logger.warning("The voice is silent; the mouth will hardly move.")
+        encoder, device = load_encoder(memo, audio_encoder)
         clip = SamplingSettings().frames_per_clip
-        features = voice_features(speech.to(device), encoder, fps=FPS, frames_per_clip=clip)
-        _check_width(features.embeddings, memo)
-        emotions = torch.full((features.embeddings.shape[0],), EMOTIONS.index(emotion))
-        voice = Voice(features.embeddings, emotions, features.num_frames)
+        features = voice_features(
+            listened.to(device), encoder, fps=FPS, frames_per_clip=clip, on_layer=ShareProgress()
+        )
+        check_width(features.embeddings, memo)
+        count = features.embeddings.shape[0]
+        labels = heard_emotions(memo, speech, count) if plan.auto else plan.per_frame(count)
+        if plan.auto or len(plan.labels) > 1:
+            show_text(cls, f"{WEAK}\n{describe(labels[: features.num_frames])}")
+        voice = Voice(features.embeddings, labels, features.num_frames)
         return io.NodeOutput(EncodedVoice(voice, waveform, sample_rate), voice.num_frames)
 
 
-def cut(waveform: Tensor, sample_rate: int, start: float, duration: float) -> Tensor:
+def cut(waveform: Tensor, sample_rate: int, start: float, duration: float, what: str = "audio") -> Tensor:
     """(B, C, T) -> the part from ``start``, ``duration`` seconds long or up to the end."""
     first = round(start * sample_rate)
     stop = first + round(duration * sample_rate) if duration else waveform.shape[-1]
@@ -94,75 +146,20 @@ def cut(waveform: Tensor, sample_rate: int, start: float, duration: float) -> Te
         length = waveform.shape[-1] / sample_rate
         raise MediaError(
             f"expected at least {MIN_SECONDS} s of sound but got {part.shape[-1] / sample_rate:.3g} s of "
-            f"{length:.3g} s "
-            f"(start {start:g} s, duration {duration:g} s). Start earlier or use a longer recording."
+            f"{length:.3g} s ({what}, start {start:g} s, duration {duration:g} s). Start earlier or use a "
+            "longer recording."
         )
     if not torch.isfinite(part).all():
         raise MediaError(
-            "expected finite samples but got NaN or infinity (audio). Export the recording again."
+            f"expected finite samples but got NaN or infinity ({what}). Export the recording again."
         )
     return part
 
 
-def to_speech(waveform: Tensor, sample_rate: int) -> Tensor:
-    """(C, T) -> (S,) at 16 kHz: each channel resampled, then their mean, as upstream does it."""
-    samples = waveform.to("cpu", torch.float32)
-    if sample_rate != SAMPLE_RATE:
-        samples = torch.stack([_resample(channel, sample_rate) for channel in samples])
-    return samples.mean(dim=0)
-
-
-def _resample(channel: Tensor, sample_rate: int) -> Tensor:
-    """(T,) -> (round(T * 16000 / rate),), through FFmpeg's resampler as the standalone command does."""
-    import av
-    import numpy as np
-
-    frame = av.AudioFrame.from_ndarray(channel[None].contiguous().numpy(), format="fltp", layout="mono")
-    frame.sample_rate = sample_rate
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    samples = torch.from_numpy(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
-    wanted = round(channel.shape[0] * SAMPLE_RATE / sample_rate)
-    return torch.nn.functional.pad(samples[:wanted], (0, max(0, wanted - samples.shape[0])))
-
-
-class HostAudioEncoder:
-    """The host's AUDIO_ENCODER in the parts that the voice front-end calls."""
-
-    def __init__(self, net: Any) -> None:
-        self.conv_layers = net.feature_extractor.conv_layers
-        self.feature_projection = net.feature_projection
-        self.num_layers = len(net.encoder.layers)
-        self.net = net
-
-    def encoder(self, hidden_states: Tensor) -> Iterable[Tensor]:
-        return self.net.encoder(hidden_states)[1]
-
-
-def _encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torch.device]:
-    """The encoder to use, loaded, and its device."""
-    patcher = memo.wav2vec2 if audio_encoder is None else audio_encoder.patcher
-    if patcher is None:
-        raise MediaError(
-            f"expected a wav2vec2 but got neither a connected one nor one of the checkpoint ({memo.path}). "
-            "Connect Load Audio Encoder with wav2vec2-base-960h, or put its folder beside the checkpoint "
-            "as wav2vec2."
-        )
-    load([patcher])
-    net = patcher.model
-    if not all(hasattr(net, name) for name in ("feature_extractor", "feature_projection", "encoder")):
-        raise MediaError(
-            f"expected a wav2vec2 but got {type(net).__name__} (audio_encoder). Use wav2vec2-base-960h."
-        )
-    return (net if audio_encoder is None else HostAudioEncoder(net)), patcher.load_device
-
-
-def _check_width(embeddings: Tensor, memo: MemoNets) -> None:
-    layers, width = embeddings.shape[-2:]
-    expected = memo.config.audio_proj.input_dim
-    if WINDOW * layers * width != expected:
-        raise MediaError(
-            f"expected an audio encoder whose layers x width x {WINDOW} is {expected} but got {layers} x "
-            f"{width} x "
-            f"{WINDOW} (audio encoder). Use the one that this checkpoint was trained with."
-        )
+def describe(labels: Tensor) -> str:
+    """Class numbers of the frames -> `0 happy, 3.5 sad`, the seconds at which the emotion changes."""
+    parts, frame = [], 0
+    for number, run in groupby(labels.tolist()):
+        parts.append(f"{frame / FPS:.3g} {EMOTIONS[number]}")
+        frame += len(list(run))
+    return ", ".join(parts)

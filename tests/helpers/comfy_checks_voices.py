@@ -1,0 +1,141 @@
+"""Checks inside ComfyUI: what the voice node listens to, emotions over time and as heard, long voices."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from comfy_inside import World, read_voice
+
+GOLDEN = "tests/goldens/emotion/layer_norm.safetensors"
+SECONDS = 2.0
+
+
+def sound(world: World, seconds: float = SECONDS) -> dict[str, Any]:
+    """The voice of the tests, repeated to this length."""
+    voice = read_voice(world.user / "input" / "voice.wav")
+    count = round(seconds * voice["sample_rate"])
+    times = -(-count // voice["waveform"].shape[-1])
+    return {**voice, "waveform": voice["waveform"].repeat(1, 1, times)[..., :count]}
+
+
+def encode(world: World, emotion: str = "happy", **options: Any) -> Any:
+    audio = options.pop("audio", None) or sound(world)
+    memo = options.pop("memo", world.job.memo)
+    return world.nodes.VoiceNode.execute(audio, memo, emotion, 0.0, 0.0, **options).args[0]
+
+
+def error_of(function: Any) -> str:
+    try:
+        function()
+    except (ValueError, MemoryError) as error:
+        return str(error)
+    return "none"
+
+
+def emotions_over_time(world: World) -> dict[str, Any]:
+    voice = encode(world, emotions="0 happy, 1.5 sad").voice
+    return {
+        "plan": voice.emotions.tolist(),
+        "plain": sorted(set(encode(world).voice.emotions.tolist())),
+        "bad": error_of(lambda: encode(world, emotions="1.5 merry")),
+    }
+
+
+def emotions_as_heard(world: World) -> dict[str, Any]:
+    """With a random emotion2vec beside the checkpoint; without it, a message."""
+    from dataclasses import replace
+
+    from safetensors.torch import load_file, save_file
+
+    table = world.module("memo_avatar.model_table")
+    folder = world.user / "models" / "memo" / "heard"
+    shutil.copytree(world.job.memo.path, folder)
+    memo = replace(world.job.memo, path=folder)
+    missing = error_of(lambda: encode(world, "auto", memo=memo))
+    stored = load_file(world.user / "custom_nodes" / "teacache-memo" / GOLDEN)
+    places = {"model.": table.CONVERTED, "classifier.": f"{table.CLASSIFIER}/{table.WEIGHTS_NAME}"}
+    for prefix, place in places.items():
+        (folder / place).parent.mkdir(parents=True)
+        part = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+        save_file(part, folder / place)
+    heard = encode(world, "auto", memo=memo).voice.emotions
+    shutil.rmtree(folder)
+    return {"missing": missing, "frames": heard.shape[0], "classes": sorted(set(heard.tolist()))}
+
+
+def vocals_of_another_node(world: World) -> dict[str, Any]:
+    """The model listens to the vocals; the video keeps the sound."""
+    import torch
+
+    plain, audio = encode(world), sound(world)
+    noise = torch.randn(1, 2, round(SECONDS * 44_100), generator=torch.Generator().manual_seed(0)) * 0.1
+    other = encode(world, vocals={"waveform": noise, "sample_rate": 44_100})
+    same = encode(world, vocals=audio)
+    short = {"waveform": noise[..., :44_100], "sample_rate": 44_100}
+    return {
+        "same": bool(same.voice.audio_embeddings.equal(plain.voice.audio_embeddings)),
+        "other": bool(other.voice.audio_embeddings.equal(plain.voice.audio_embeddings)),
+        "sound": bool(other.waveform.equal(plain.waveform)),
+        "short": error_of(lambda: encode(world, vocals=short)),
+        "no model": error_of(lambda: encode(world, separate_vocals=True)),
+    }
+
+
+def long_voices(world: World) -> dict[str, Any]:
+    """Over ten minutes in windows; the clip loop reads their rows."""
+    import torch
+
+    windows = world.module("memo_avatar.voice_windows")
+    whole = encode(world, audio=sound(world, 14.0)).voice
+    before = windows.ONE_PIECE_SECONDS
+    plan = windows.WindowPlan.__init__.__defaults__
+    windows.WindowPlan.__init__.__defaults__ = (30, 1.0, 6.0, 2.0)
+    try:
+        parts = encode(world, audio=sound(world, 14.0)).voice
+    finally:
+        windows.WindowPlan.__init__.__defaults__ = plan
+    assert before == windows.ONE_PIECE_SECONDS
+    rows = parts.audio_embeddings[torch.arange(whole.audio_embeddings.shape[0])]
+    audio, _ = world.module("memo_avatar.clip_loop").clip_voice(
+        parts, world.module("memo_avatar.clip_plan").clip_spans(parts.num_frames, 16)[-1]
+    )
+    relative = (rows - whole.audio_embeddings).norm() / whole.audio_embeddings.norm()
+    return {
+        "kind": type(parts.audio_embeddings).__name__,
+        "relative": float(relative),
+        "clip": list(audio.shape[:2]),
+    }
+
+
+def odd_sounds(world: World) -> dict[str, str]:
+    """What cannot be heard is told."""
+    import torch
+
+    def told(waveform: Any, rate: int = 16_000, **options: Any) -> str:
+        audio = {"waveform": waveform, "sample_rate": rate}
+        return error_of(lambda: encode(world, audio=audio, **options))
+
+    second = torch.ones(1, 1, 16_000) * 0.1
+    beyond = error_of(lambda: world.nodes.VoiceNode.execute(sound(world), world.job.memo, "sad", 9.0, 0.0))
+    return {
+        "one sample": told(torch.zeros(1, 1, 1)),
+        "no sample": told(torch.zeros(1, 1, 0)),
+        "NaN": told(torch.full((1, 1, 16_000), torch.nan)),
+        "beyond the end": beyond,
+        "silence": told(second * 0),
+        "8 kHz": told(second, 8_000),
+        "192 kHz": told(second.repeat(1, 1, 12), 192_000),
+        "5.1": told(second.expand(1, 6, -1)),
+        "clipped": told(second * 100),
+        "batch": told(second.expand(3, 1, -1)),
+    }
+
+
+CHECKS = [
+    emotions_over_time,
+    emotions_as_heard,
+    vocals_of_another_node,
+    long_voices,
+    odd_sounds,
+]
