@@ -116,7 +116,7 @@ def delivery_key(delivery: Delivery) -> tuple[Any, ...]:
     paster = delivery.paster
     if paster is None:
         return (delivery.fps,)
-    return delivery.fps, paster.crop.box, paster.mask, paster.picture, paster.colour is None
+    return delivery.fps, paster.crop.box, paster.mask, paster.picture, paster.match_colour
 
 
 def update_digest(digest: Any, value: Any) -> None:
