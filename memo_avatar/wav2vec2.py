@@ -152,7 +152,7 @@ class Wav2Vec2(nn.Module):
 
     @property
     def conv_layers(self) -> Sequence[Any]:
-        return self.feature_extractor.conv_layers
+        return list(self.feature_extractor.conv_layers)
 
     @property
     def num_layers(self) -> int:
