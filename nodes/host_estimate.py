@@ -51,14 +51,15 @@ def context_bytes(job: VideoJob) -> int:
 
 
 def temporal_memory_size(config: UNet3DConfig, height: int, width: int) -> int:
-    """Numbers in one branch's temporal memory: per pixel C²/N for each linear attention."""
+    """Numbers in one branch's temporal memory: per pixel C²/N + C for each linear attention."""
     attentions = config.motion_num_transformer_blocks * config.motion_num_attentions
     total, last = 0, len(config.block_out_channels) - 1
     for level, channels in enumerate(config.block_out_channels):
         pixels = -(-height // 2**level) * -(-width // 2**level)
         layers = 2 * config.layers_per_block + 1 if config.motion_levels[level] else 0
         layers += 1 if level == last else 0  # the middle block's
-        total += pixels * layers * attentions * channels * channels // config.motion_num_attention_heads
+        numbers = channels * channels // config.motion_num_attention_heads + channels
+        total += pixels * layers * attentions * numbers
     return total
 
 

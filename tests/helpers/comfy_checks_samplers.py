@@ -1,0 +1,115 @@
+"""Checks inside ComfyUI: the host's samplers on MEMO's flow schedule, and what the cache counts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from comfy_checks_cache import replaced
+from comfy_inside import World
+
+ANSWER = 1.5
+SAMPLER_STEPS = 8
+
+
+def every_sampler(world: World) -> dict[str, Any]:
+    """One clip with each of the host's samplers, on a net that knows the answer, under a cache that skips
+    nothing.
+
+    By name: calls of the net, evaluations that the cache has counted, how far the latents were from the
+    answer's at their noise levels (in noise levels), how far at the end, and what the node says against it.
+    """
+    import comfy.samplers
+
+    clip, found, video = one_clip(world), {}, world.module("nodes.host_video")
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        model, seen = knowing_net(world.cached(step_mask="1" * 99).model)
+        job = replace(world.job, model=model, sampler_name=name, steps=SAMPLER_STEPS)
+        try:
+            latents, evaluations, _ = sample(world, job, clip)
+            end = float((latents * 0.18215 - ANSWER).abs().max())
+            found[name] = [len(seen), evaluations, max(off for sigma, off in seen if sigma > 0.05), end]
+            video.check_sampler(name)
+        except ValueError as error:
+            found[name].append(str(error))
+    return found
+
+
+def skipping_between_steps(world: World) -> dict[str, Any]:
+    """A sampler that evaluates twice per step, under a threshold: evaluations are skipped, not steps."""
+    clip, found = one_clip(world), {}
+    for name in ("heun", "dpm_2"):
+        with counted_calls(world.cached(rel_l1_thresh=0.5).model) as (model, calls):
+            job = replace(world.job, model=model, sampler_name=name, steps=6)
+            _, evaluations, computed = sample(world, job, clip)
+            found[name] = {"evaluations": evaluations, "computed": computed, "calls": len(calls)}
+    return found
+
+
+# Means
+
+
+def one_clip(world: World) -> tuple[Any, ...]:
+    """What `sample_clip` is given in the first clip: context and noise."""
+    video, given = world.module("nodes.host_video"), []
+    inner = video.sample_clip
+
+    def watch(job: Any, context: Any, noise: Any, *rest: Any) -> Any:
+        given.append((context, noise))
+        return inner(job, context, noise, *rest)
+
+    with replaced(video, "sample_clip", watch):
+        next(video.generate_video(replace(world.job, steps=1)))
+    return given[0]
+
+
+def sample(world: World, job: Any, clip: tuple[Any, ...]) -> tuple[Any, int, int]:
+    """One clip's latents, the evaluations that the cache has seen, and those it has computed."""
+    model, video = world.module("nodes.host_sampling").start_video(job.model, job.cfg)
+    latents = world.module("nodes.host_video").sample_clip(
+        replace(job, model=model), *clip, job.sigmas(), 0, lambda *_: None
+    )
+    totals = video.cache.report.totals()
+    return latents, totals.computed + totals.skipped, totals.computed
+
+
+def knowing_net(model: Any) -> tuple[Any, list[tuple[float, float]]]:
+    """A clone whose net always points at ANSWER.
+
+    Of each call: the noise level, and how far mean and spread of the latents are from those of
+    (1 - sigma) * ANSWER + sigma * noise, in sigmas.
+    """
+    from comfy.patcher_extension import WrappersMP
+
+    seen: list[tuple[float, float]] = []
+
+    def answer(_executor: Any, x: Any, timestep: Any, *_args: Any, **_kwargs: Any) -> Any:
+        sigma = float(timestep[0]) / 1000
+        noise = (x[:1] - (1 - sigma) * ANSWER) / sigma
+        seen.append((sigma, max(abs(float(noise.mean())), abs(float(noise.std()) - 1))))
+        return (x - ANSWER) / sigma
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "tests", answer)
+    return model, seen
+
+
+@contextmanager
+def counted_calls(model: Any) -> Iterator[tuple[Any, list[int]]]:
+    """A clone whose net notes each call."""
+    from comfy.patcher_extension import WrappersMP
+
+    calls: list[int] = []
+
+    def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return executor(*args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "tests", count)
+    yield model, calls
+
+
+CHECKS = (every_sampler, skipping_between_steps)

@@ -1,0 +1,284 @@
+"""Checks inside ComfyUI: videos that go to a file, are stopped, killed and continued, and what they take."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from comfy_checks_cache import free_memory, live_bytes, replaced, stopping_at
+from comfy_inside import World
+
+CLIPS = 3
+
+
+def resumed_from_a_state(world: World) -> dict[str, bool]:
+    """A run continued from the state after the first clip equals the whole run."""
+    import torch
+
+    video = world.module("nodes.host_video")
+    first = next(video.generate_video(world.job))
+    rest = [clip.frames for clip in video.generate_video(world.job, state=first.state)]
+    return {"equal": bool(torch.cat([first.frames, *rest]).equal(world.plain))}
+
+
+def file_and_frames(world: World) -> dict[str, Any]:
+    """The file holds the frames of the other sampler, to the codec's loss."""
+    path = make_file(world, world.job, "plain")
+    decoded = read_video(path).astype(float) / 255
+    frames = world.plain.movedim(1, -1).numpy()
+    return {"frames": len(decoded), "error": float(abs(decoded - frames).mean())}
+
+
+def stopped_and_continued(world: World) -> dict[str, Any]:
+    """Cancelled in the last clip: the finished clips are a video; queued again, the file is the whole one."""
+    import comfy.model_management as management
+
+    stream, progress = world.module("nodes.memo_stream"), world.module("nodes.host_video").Progress
+    job = long_job(world)
+    whole = whole_file(world)
+    work = unfinished(world, "stopped")
+    interrupted = False
+    with replaced(progress, "on_step", stopping_at(progress.on_step, 1, clip=CLIPS - 1)):
+        try:
+            make_file(world, job, "stopped")
+        except management.InterruptProcessingException:
+            interrupted = True
+    so_far = read_video(work.folder / stream.SO_FAR)
+    state, learned = work.load()
+    again = make_file(world, job, "stopped")
+    return {
+        "interrupted": interrupted,
+        "frames so far": len(so_far),
+        "continued after clip": state.clip_index,
+        "learned": learned is not None,
+        "same file": again.read_bytes() == whole.read_bytes(),
+    }
+
+
+def killed_at_any_moment(world: World) -> dict[str, Any]:
+    """What lies on the disk around every write, with half-written files beside it, leads to the same file."""
+    stream = world.module("nodes.memo_stream")
+    whole, job = whole_file(world), long_job(world)
+    moments: list[str] = []
+
+    def keep() -> None:
+        moments.append(f"moment {len(moments)}")
+        kept = unfinished(world, moments[-1]).folder
+        shutil.copytree(unfinished(world, "watched").folder, kept)
+        (kept / "clip_000001.part").write_bytes(b"half")
+        (kept / ".state.safetensors.1.partial").write_bytes(b"half")
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(stream, "SAVE_SHARE", 1e9))  # after every clip
+        stack.enter_context(replaced(stream, "write_segment", around(stream.write_segment, keep)))
+        save = around(stream.Unfinished.save, keep, before=False)
+        stack.enter_context(replaced(stream.Unfinished, "save", save))
+        make_file(world, job, "watched")
+    continued = [unfinished(world, moment).load()[0] for moment in moments]
+    same = [make_file(world, job, moment).read_bytes() == whole.read_bytes() for moment in moments]
+    after = [None if state is None else state.clip_index for state in continued]
+    return {"continued after": after, "same file": same}
+
+
+def killed_process(world: World) -> dict[str, Any]:
+    """A real kill -9 while the second clip is made."""
+    if not hasattr(os, "fork"):
+        return {"skipped": "this system has no fork"}
+    whole, job = whole_file(world), long_job(world)
+    stream = world.module("nodes.memo_stream")
+    work = unfinished(world, "killed")
+    child = os.fork()
+    if child == 0:
+        try:
+            make_file(world, job, "killed")
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 300
+    while not (work.folder / "state.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    state, _ = work.load()
+    made = []
+    with replaced(stream, "write_segment", around(stream.write_segment, lambda: made.append(1))):
+        again = make_file(world, job, "killed")
+    return {
+        "killed": os.WIFSIGNALED(status),
+        "continued after clip": state.clip_index,
+        "clips made again": len(made) // 2,
+        "same file": again.read_bytes() == whole.read_bytes(),
+    }
+
+
+def memory_over_length(world: World) -> dict[str, Any]:
+    """Bytes of all tensors after every clip of a long video to a file; the memories of the past that exist
+    while a clip is sampled."""
+    stream, video = world.module("nodes.memo_stream"), world.module("nodes.host_video")
+    kind, seen, memories = world.module("memo_avatar.context").MemoryState, [], []
+    job = world.longer(6, steps=1)
+
+    def count() -> None:
+        gc.collect()
+        memories.append(sum(type(thing) is kind for thing in gc.get_objects()))
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(stream, "SAVE_SHARE", 1e9))  # after every clip
+        watched = around(stream.write_segment, lambda: seen.append(live_bytes()))
+        stack.enter_context(replaced(stream, "write_segment", watched))
+        stack.enter_context(replaced(video, "sample_clip", around(video.sample_clip, count)))
+        make_file(world, job, "long")
+    return {"bytes": seen[1::2], "memories": memories[1::2]}
+
+
+def cancelled_frames_are_kept(world: World) -> dict[str, Any]:
+    """The sampler that returns frames, cancelled in its second clip."""
+    import comfy.model_management as management
+
+    progress, interrupted = world.module("nodes.host_video").Progress, False
+    with replaced(progress, "on_step", stopping_at(progress.on_step, 1)):
+        try:
+            world.nodes.SamplerNode.execute(**vars(world.job))
+        except management.InterruptProcessingException:
+            interrupted = True
+    files = sorted((world.user / "output" / "video").glob("memo_unfinished*"))
+    decoded = read_video(files[0]).astype(float) / 255
+    frames = world.plain[: len(decoded)].movedim(1, -1).numpy()
+    return {
+        "interrupted": interrupted,
+        "files": [path.name for path in files],
+        "frames": len(decoded),
+        "error": float(abs(decoded - frames).mean()),
+    }
+
+
+def too_little_memory(world: World) -> dict[str, str]:
+    """What the nodes say before the first step."""
+    import comfy.model_management as management
+
+    progress = world.module("nodes.host_video").Progress
+    inputs, said = vars(world.job), {}
+    with replaced(progress, "on_step", stopping_at(progress.on_step, 0, clip=0)):
+        with replaced(management, "get_free_memory", lambda *_device, **_options: 1000):
+            said["frames"] = refusal(lambda: world.nodes.SamplerNode.execute(**inputs))
+        with free_memory(world, 1000):
+            said["clip"] = refusal(lambda: world.nodes.SamplerNode.execute(**inputs))
+            node = world.nodes.SamplerToFileNode
+            said["file"] = refusal(lambda: node.execute(filename_prefix="refused", **inputs))
+    return said
+
+
+def estimated_memory(world: World) -> dict[str, int]:
+    """What the estimate says of one clip's memory, and what there is."""
+    estimate, video = world.module("nodes.host_estimate"), world.module("nodes.host_video")
+    clip = next(video.generate_video(world.job))
+    numbers = sum(tensor.numel() for tensor in clip.state.memory.tensors().values())
+    branches = len(world.job.settings.branches)
+    size = estimate.temporal_memory_size(world.job.memo.config.diffusion_net, *world.job.latent_shape[-2:])
+    return {"estimated": branches * size, "real": numbers}
+
+
+def keys_of_jobs(world: World) -> dict[str, Any]:
+    """Which jobs may continue each other's files."""
+    import torch
+
+    stream = world.module("nodes.memo_stream")
+    name, weight = next(iter(world.job.model.model.diffusion_model.named_parameters()))
+
+    def patched(value: float) -> Any:
+        model = world.job.model.clone()
+        model.add_patches({f"diffusion_model.{name}": ("diff", (torch.full_like(weight, value),))}, 1.0)
+        return replace(world.job, model=model)
+
+    def key(job: Any) -> str:
+        return stream.job_key(job, world.module("nodes.host_sampling").settings_of(job.model))
+
+    again = world.make_job()
+    others = [replace(world.job, seed=1), replace(world.job, steps=3), replace(world.job, cfg=3.0)]
+    others += [replace(world.job, scheduler="simple"), replace(world.job, sampler_name="heun")]
+    others += [patched(0.1), patched(0.2), world.threshold(0.1), world.threshold(0.2), world.longer(1)]
+    keys = [key(job) for job in (world.job, *others)]
+    return {
+        "same": key(again) == keys[0] and key(patched(0.1)) == key(patched(0.1)),
+        "different": len(set(keys)) == len(keys),
+    }
+
+
+# Means
+
+
+def long_job(world: World) -> Any:
+    return world.cached(world.longer(CLIPS, steps=3), target_speedup=1.5)
+
+
+def whole_file(world: World) -> Path:
+    """The video of the long job, made without a stop the first time it is asked for."""
+    found = sorted((world.user / "output" / "video").glob("whole_*.mp4"))
+    return found[0] if found else make_file(world, long_job(world), "whole")
+
+
+def make_file(world: World, job: Any, name: str) -> Path:
+    """What the node makes, with a work folder of our name."""
+    stream = world.module("nodes.memo_stream")
+    with replaced(stream, "job_key", lambda *_job: name):
+        prefix = f"video/{name}"
+        return Path(world.nodes.SamplerToFileNode.execute(filename_prefix=prefix, **vars(job)).args[1])
+
+
+def unfinished(world: World, name: str) -> Any:
+    """What lies there of a video that was stopped."""
+    stream = world.module("nodes.memo_stream")
+    return stream.Unfinished(world.user / "output" / stream.WORK_FOLDER / name)
+
+
+def around(
+    function: Callable[..., Any], watch: Callable[[], Any], *, before: bool = True
+) -> Callable[..., Any]:
+    """The function with something before and after it."""
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            watch()
+        result = function(*args, **kwargs)
+        watch()
+        return result
+
+    return watched
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except MemoryError as error:
+        return str(error)
+    return "nothing"
+
+
+def read_video(path: Path) -> Any:
+    """(F, H, W, 3) uint8."""
+    import av
+    import numpy as np
+
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+CHECKS = (
+    resumed_from_a_state,
+    file_and_frames,
+    stopped_and_continued,
+    killed_at_any_moment,
+    killed_process,
+    memory_over_length,
+    cancelled_frames_are_kept,
+    too_little_memory,
+    estimated_memory,
+    keys_of_jobs,
+)

@@ -1,0 +1,64 @@
+"""Prompts for the tests, in the API's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.helpers.comfy_pack import CHECKPOINT
+from tests.helpers.comfy_server import Prompt
+
+SAMPLER = "6"
+SECONDS = 0.6  # 18 frames: two clips
+FRAMES = 18
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def portrait_prompt(kind: str = "MEMO_Sampler", seconds: float = SECONDS, **changes: Any) -> Prompt:
+    """Load, portrait, voice, sampler; nothing is shown or saved yet. `changes` are inputs of the sampler."""
+    sampler = {
+        "model": ["1", 0],
+        "memo": ["1", 1],
+        "vae": ["1", 2],
+        "portrait": ["3", 0],
+        "voice": ["5", 0],
+        "seed": 7,
+        "steps": 2,
+        "cfg": 2.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+    }
+    return {
+        "1": node("MEMO_Load", checkpoint=CHECKPOINT, weight_dtype="auto"),
+        "2": node("LoadImage", image="portrait.png"),
+        "3": node("MEMO_Portrait", image=["2", 0], memo=["1", 1], width=32, height=32, fit="crop"),
+        "4": node("LoadAudio", audio="voice.wav"),
+        "5": node("MEMO_Voice", audio=["4", 0], memo=["1", 1], emotion="happy", start=0.0, duration=seconds),
+        SAMPLER: node(kind, **{**sampler, **changes}),
+    }
+
+
+def with_images(prompt: Prompt) -> Prompt:
+    """Every frame as a PNG file."""
+    return {**prompt, "images": node("SaveImage", images=[SAMPLER, 0], filename_prefix="frame")}
+
+
+def with_video(prompt: Prompt) -> Prompt:
+    """Frames and sound as a video file."""
+    video = node("CreateVideo", images=[SAMPLER, 0], fps=[SAMPLER, 2], audio=[SAMPLER, 1])
+    saved = node("SaveVideo", video=["video", 0], filename_prefix="talk", format="auto", codec="auto")
+    return {**prompt, "video": video, "saved": saved}
+
+
+def with_cache(prompt: Prompt, **settings: Any) -> Prompt:
+    """The step cache between the model and the sampler, and its report."""
+    inputs = {"mode": "target speed-up", "target_speedup": 2.0, "threshold": 0.15, **settings}
+    sampler = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": ["cache", 0]}}
+    return {
+        **prompt,
+        SAMPLER: sampler,
+        "cache": node("MEMO_TeaCache", model=["1", 0], **inputs),
+        "report": node("MEMO_TeaCacheReport", report=[SAMPLER, 3], details=False),
+    }
