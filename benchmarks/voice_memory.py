@@ -4,7 +4,7 @@
     python -m benchmarks.voice_memory windows --minutes 20   in windows, as voices over ten minutes go
     python -m benchmarks.voice_memory hour                   an hour in windows, the demo's wav2vec2
     python -m benchmarks.voice_memory emotion --minutes 2    emotion2vec_plus_large at its real size
-    python -m benchmarks.voice_memory seams                  windows against one piece, the demo's wav2vec2
+    python -m benchmarks.voice_memory seams --minutes 4      windows against one piece, the demo's wav2vec2
 
 The weights of real size are random: memory and time do not depend on their values. Peak memory is that of the
 whole process, Python and torch included. The last line is JSON.
@@ -147,10 +147,10 @@ def emotion(minutes: float) -> dict[str, Any]:
     }
 
 
-def seams(_minutes: float) -> dict[str, Any]:
-    """Windows of several sizes against one piece, on ten minutes of the demo's speech and its trained net."""
+def seams(minutes: float) -> dict[str, Any]:
+    """Windows of several sizes against one piece, on the demo's held-out speech and its trained net."""
     encoder, speech = demo_encoder(), demo_speech()
-    waveform = speech.repeat(14)[: 600 * SAMPLE_RATE]
+    waveform = speech.repeat(round(2 * minutes))[: round(60 * minutes * SAMPLE_RATE)]
     whole = rows_of(voice_features(waveform, encoder))
     rows = {}
     for window, overlap in ((120, 20), (60, 10), (30, 10), (30, 4), (10, 2)):
