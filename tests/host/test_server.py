@@ -33,6 +33,7 @@ OUTPUTS = {
     "MEMO_TeaCacheReport": ["IMAGE", "STRING"],
     "MEMO_TeaCacheCalibrate": ["STRING"],
     "MEMO_Save": ["STRING"],
+    "MEMO_PasteBack": ["IMAGE"],
 }
 LOADING = {"1", "3", "5"}
 QUEUED = 50
@@ -67,7 +68,7 @@ def test_every_node_is_explained(server: ComfyServer) -> None:
     assert nodes.keys() >= OUTPUTS.keys()
     for name, info in nodes.items():
         assert info["category"].startswith("MEMO") and info["description"], name
-        inputs = {key: spec for part in info["input"].values() for key, spec in part.items()}
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         without = [key for key, spec in inputs.items() if not (spec[1:] or [{}])[0].get("tooltip")]
         assert not without, f"inputs of {name} without a tooltip: {without}"
 
