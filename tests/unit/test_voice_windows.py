@@ -2,12 +2,14 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from memo_avatar import voice_windows
 from memo_avatar.audio_features import frame_windows, voice_features
-from memo_avatar.media import load_audio
+from memo_avatar.media import MediaError, load_audio
 from memo_avatar.voice_windows import StoredStates, WindowPlan, fade, windowed_states
 from standalone.wav2vec2 import load_wav2vec2
 
@@ -68,6 +70,12 @@ def test_stored_states_are_read_like_the_tensor() -> None:
     assert torch.equal(stored[index], expected[index])
     assert torch.equal(stored[10:20], expected[10:20])
     assert torch.equal(stored[::8, 2], expected[::8, 2])
+
+
+def test_a_disk_too_full_for_a_long_voice_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voice_windows.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=2**30))
+    with pytest.raises(MediaError, match=r"expected 4\.0 GiB free for a long voice but got 1\.0 GiB"):
+        StoredStates(108_000, 5).append(torch.zeros(1, 12, 768))
 
 
 @torch.inference_mode()
