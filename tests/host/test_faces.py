@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.comfy_pack import ROOT
+from tests.helpers.comfy_prompts import node
+from tests.helpers.comfy_server import ComfyServer
+from tests.helpers.scene import FACE_BOX, HEIGHT, MARGIN, WIDTH, read_pasted, write_mp3, write_photo
+
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(1600)]
 
 
@@ -62,3 +67,38 @@ def test_other_rates(inside: dict[str, Any]) -> None:
 def test_streaming_pastes_back_at_another_rate_and_continues(inside: dict[str, Any]) -> None:
     expected = {"frames": 15, "size": [200, 152], "rate": 24.0, "same": True}
     assert value(inside, "streamed_back") == expected
+
+
+@pytest.mark.skipif(not (ROOT / "demo" / "checkpoint" / "diffusion_net").is_dir(), reason="no demo model")
+def test_a_photo_and_an_mp3_through_the_demo_model(server: ComfyServer) -> None:
+    """The graph of the documents: Portrait with fit face, Sampler, Paste Back, Create Video."""
+    scene = write_photo(server.user / "input" / "photo.jpg")
+    write_mp3(server.user / "input" / "voice.mp3", ROOT / "demo" / "speech.wav")
+    face = {"fit": "face", "margin": MARGIN, "face_box": ",".join(map(str, FACE_BOX))}
+    sampling = {
+        "seed": 42,
+        "steps": 4,
+        "cfg": 1.5,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "fps": "25",
+    }
+    shared = {"model": ["load", 0], "memo": ["load", 1], "vae": ["load", 2]}
+    prompt = {
+        "load": node("MEMO_Load", checkpoint="demo (comes with the pack)", weight_dtype="auto"),
+        "image": node("LoadImage", image="photo.jpg"),
+        "audio": node("LoadAudio", audio="voice.mp3"),
+        "face": node("MEMO_Portrait", image=["image", 0], memo=["load", 1], width=0, height=0, **face),
+        "voice": node(
+            "MEMO_Voice", audio=["audio", 0], memo=["load", 1], emotion="neutral", start=0.0, duration=0.52
+        ),
+        "talk": node("MEMO_Sampler", portrait=["face", 0], voice=["voice", 0], **shared, **sampling),
+        "whole": node("MEMO_PasteBack", images=["talk", 0], portrait=["face", 0]),
+        "video": node("CreateVideo", images=["whole", 0], fps=["talk", 2], audio=["talk", 1]),
+        "saved": node("SaveVideo", video=["video", 0], filename_prefix="pasted", format="mp4", codec="h264"),
+    }
+    (saved,) = server.run(prompt)["saved"]["images"]
+    found = read_pasted(server.file(saved), scene)
+    assert (found.num_frames, found.size) == (13, (WIDTH, HEIGHT))
+    assert found.outside < 8 and found.edge < 12, found  # the host's own encoder
+    assert found.motion > 8, found
