@@ -1,0 +1,198 @@
+"""The work of `benchmarks.caching`: videos of the demo model, measured one by one in several processes.
+
+Every finished video and measurement is kept in a folder, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
+from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
+from demo.meters import correlation, mouth_opening
+from demo.speech import FPS
+from memo_avatar.audio_features import voice_features
+from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_clips
+from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
+
+CONVERGED_STEPS = 100
+CALIBRATION_VIDEOS, CALIBRATION_CLIPS = 2, 2
+OTHERS_FROM = 24
+"""Held-out people from here on calibrate and are never measured."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A held-out video to make, its audio already encoded."""
+
+    case: Case
+    portrait: Portrait
+    voice: Voice
+    seed: int
+
+
+class Bench:
+    """The demo model, its subjects, and the folder where finished work is kept."""
+
+    def __init__(self, checkpoint: Path, videos: int, clips: int, folder: Path) -> None:
+        self.demo, self.folder = DemoModel.load(checkpoint), folder
+        cases = held_out_cases(videos, clips, self.demo.size)
+        self.subjects = [make_subject(self.demo, case, seed) for seed, case in enumerate(cases)]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def learned(self) -> Learned:
+        """What other people's videos teach; recorded once."""
+        path = self.folder / "learned.pt"
+        if not path.exists():
+            learned = learn(self)
+            torch.save((learned.calibration.to_json(), learned.traces), path)
+            return learned
+        calibration, traces = torch.load(path, weights_only=False)  # this program's own file
+        return Learned(Calibration.from_json(calibration), traces)
+
+    @cached_property
+    def methods(self) -> list[Method]:
+        """Every row."""
+        return methods(self.learned)
+
+    def video(self, subject: Subject, method: Method) -> tuple[Tensor, int, int, float]:
+        """(frames, evaluations asked for, computed, seconds of the processor) of one video."""
+        wrap, counted = method.start()
+        settings = SamplingSettings(
+            steps=method.steps, guidance_scale=self.demo.guidance_scale, solver=method.solver
+        )
+        began = time.process_time()
+        clips = generate_clips(
+            self.demo.models,
+            self.demo.vae,
+            subject.portrait,
+            subject.voice,
+            settings,
+            seed=subject.seed,
+            wrap_denoiser=wrap,
+        )
+        frames = torch.cat([clip.frames for clip in clips])
+        return frames, *counted(), time.process_time() - began
+
+    def reference(self, subject: Subject, steps: int) -> tuple[Tensor, float]:
+        """(frames, seconds) of a plain Euler video, made once."""
+        path = self.folder / f"euler_{steps}_{subject.seed}.pt"
+        if not path.exists():
+            frames, _, _, seconds = self.video(subject, euler(steps))
+            torch.save((frames, seconds), path)
+        return torch.load(path)
+
+    def measure(self, method: Method, subject: Subject) -> dict[str, float]:
+        """One video against both references; evaluations per clip. From the folder if it is there."""
+        path = self.folder / f"{slug(method.name)}_{subject.seed}.json"
+        if not path.exists():
+            path.write_text(json.dumps(self._measure(method, subject)))
+        return json.loads(path.read_text())
+
+    def _measure(self, method: Method, subject: Subject) -> dict[str, float]:
+        reference, seconds = self.reference(subject, STEPS)
+        converged, _ = self.reference(subject, CONVERGED_STEPS)
+        clips = -(-len(reference) // FRAMES)
+        frames, asked, computed = reference, 0, STEPS * clips
+        if method.name != euler(STEPS).name:
+            frames, asked, computed, seconds = self.video(subject, method)
+        mouth = subject.case.mouth[: len(frames)]
+        return {
+            "asked": asked / clips,
+            "computed": computed / clips,
+            "seconds": seconds,
+            "psnr": psnr(frames, reference),
+            "psnr_converged": psnr(frames, converged),
+            "ssim": ssim(frames, reference),
+            "lip_sync_loss": correlation(mouth_opening(reference), mouth)
+            - correlation(mouth_opening(frames), mouth),
+        }
+
+
+def make_subject(demo: DemoModel, case: Case, seed: int) -> Subject:
+    """Encode the audio of a case."""
+    features = voice_features(case.waveform, demo.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
+    emotions = torch.full((features.embeddings.shape[0],), case.emotion)
+    portrait = Portrait(case.portrait[None] * 2 - 1, torch.zeros(1, 512))
+    return Subject(case, portrait, Voice(features.embeddings, emotions, features.num_frames), seed)
+
+
+def slug(name: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
+
+
+def learn(bench: Bench) -> Learned:
+    """Record other people's videos in full."""
+    demo = bench.demo
+    cache = StepCache(
+        StepCacheConfig(calibrate=True),
+        fingerprint=Fingerprint.of(demo.models.diffusion_net.state_dict()),
+        guidance_scale=demo.guidance_scale,
+    )
+    lessons = Lessons(cache)
+    others = held_out_cases(OTHERS_FROM + CALIBRATION_VIDEOS, CALIBRATION_CLIPS, demo.size)[OTHERS_FROM:]
+    for index, case in enumerate(others):
+        bench.video(make_subject(demo, case, 1000 + index), lessons.method())
+    return lessons.learned()
+
+
+def psnr(frames: Tensor, reference: Tensor) -> float:
+    """Decibels, over a whole video in 0..1; identical videos give 120."""
+    error = (frames - reference).square().mean().clamp_min(1e-12)
+    return float(-10 * error.log10())
+
+
+def ssim(frames: Tensor, reference: Tensor) -> float:
+    """Structural similarity of the luminance, 7x7 windows."""
+    weights = torch.tensor([0.299, 0.587, 0.114])[None, :, None, None]
+    x, y = (frames * weights).sum(1, keepdim=True), (reference * weights).sum(1, keepdim=True)
+    mean = partial(functional.avg_pool2d, kernel_size=7, stride=1)
+    mx, my = mean(x), mean(y)
+    vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    return float((((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
+
+
+_worker: Bench | None = None
+
+
+def start_worker(checkpoint: Path, videos: int, clips: int, folder: Path) -> None:
+    """A process of one thread: threads of one process wait for each other after every small operation."""
+    global _worker
+    torch.set_num_threads(1)
+    _worker = Bench(checkpoint, videos, clips, folder)
+
+
+def worker() -> Bench:
+    """This process's bench."""
+    if _worker is None:
+        raise RuntimeError("Expected start_worker first but got a task (benchmark). Use it as initializer.")
+    return _worker
+
+
+def make_reference(task: tuple[int, int]) -> None:
+    """(subject, steps): the plain video is in the folder afterwards."""
+    subject, steps = task
+    worker().reference(worker().subjects[subject], steps)
+
+
+def method_names() -> list[str]:
+    """The rows; thresholds and schedules are learned if they are not there yet."""
+    return [method.name for method in worker().methods]
+
+
+def measure(task: tuple[int, int]) -> dict[str, float]:
+    """(method, subject), as numbers of their lists."""
+    method, subject = task
+    return worker().measure(worker().methods[method], worker().subjects[subject])
