@@ -22,10 +22,10 @@ FRAMES = 16
 PAST = 16
 PAST_STRIDE = 2
 NEUTRAL = 4
-# A video's own past slowly turns into somebody else. So in half of the examples some traits of the person
-# in the past are another's: the reference image alone says who it is, the past says where the head is.
-STRANGER_PROBABILITY = 0.5
-STRANGER_SHARE = 0.35
+# A video's own past slowly turns into somebody else. So in most examples some traits of the person in the
+# past are another's: the reference image alone says who it is, the past says where the head is.
+STRANGER_PROBABILITY = 0.85
+STRANGER_SHARE = 0.6
 
 
 @dataclass(frozen=True)
