@@ -28,6 +28,7 @@ async function main() {
   context.setDefaultTimeout(job.timeout);
   await context.route("**/*", onlyThisMachine);
   await setting(context, "Comfy.TutorialCompleted", true);
+  await setting(context, "Comfy.Workflow.Persist", false); // a new page starts empty, not with the last session
   await setting(context, "Comfy.Minimap.Visible", false); // it covers a corner of the screenshots
   await setting(context, "LiteGraph.Canvas.MinFontSizeForLOD", 0); // text in them at any zoom
   const page = await context.newPage();
@@ -64,7 +65,7 @@ async function openApp(page) {
       window.app.extensionManager?.command &&
       Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100,
   );
-  await page.waitForTimeout(1500); // the last session's workflow is restored after that
+  await page.waitForTimeout(1500); // it opens its first workflow after that
 }
 
 // What a person sees of the graph that is open
@@ -94,6 +95,7 @@ function alerts(page) {
 
 async function load(page, workflow, name) {
   await page.evaluate(([graph, title]) => window.app.loadGraphData(graph, true, true, title, {}), [workflow, name]);
+  await page.waitForFunction((count) => window.app.graph._nodes.length === count, workflow.nodes.length);
   await page.waitForTimeout(1000);
 }
 
