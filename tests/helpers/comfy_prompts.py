@@ -54,7 +54,18 @@ def with_video(prompt: Prompt) -> Prompt:
 
 def with_cache(prompt: Prompt, **settings: Any) -> Prompt:
     """The step cache between the model and the sampler, and its report."""
-    inputs = {"mode": "target speed-up", "target_speedup": 2.0, "threshold": 0.15, **settings}
+    inputs = {
+        "mode": "target speed-up",
+        "target_speedup": 2.0,
+        "threshold": 0.15,
+        "calibration": "automatic",
+        "on_skip": "forecast",
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+        "max_consecutive_skips": 0,
+        "compute_last": False,
+        **settings,
+    }
     sampler = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": ["cache", 0]}}
     return {
         **prompt,
