@@ -33,20 +33,20 @@ def one_frame(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture
 
 def frame_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> Picture:
     """The talking face, and under it which steps were computed."""
-    canvas = one_frame(frames, reports)
-    strip = grid_of(reports[0])
+    canvas, strip = one_frame(frames, reports), grid_of(reports[0], SIDE // 4)
+    canvas.paste(canvas.crop((0, SIDE // 8, SIDE, SIDE)), (0, 0))
     canvas.paste(strip, (0, SIDE - strip.height))
     return canvas
 
 
 def pair_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> Picture:
-    """Uncached and cached side by side; under them the cached run's report."""
+    """Uncached and cached side by side; under them what the uncached and the cached run computed."""
     canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
     canvas.paste(widest_mouth(frames).resize((SIDE, SIDE // 2), Image.Resampling.BICUBIC), (0, 0))
-    report = reports[0].resize(
-        (SIDE, round(reports[0].height * SIDE / reports[0].width)), Image.Resampling.LANCZOS
-    )
-    canvas.paste(report.crop((0, 0, SIDE, SIDE // 2)), (0, SIDE // 2))
+    strip, half = grid_of(reports[0], SIDE // 4), SIDE // 2 - 8
+    everything = Image.new("RGB", strip.size, strip.getpixel((4, 4)))  # the first step is always computed
+    for index, grid in enumerate((everything, strip)):
+        canvas.paste(grid.resize((half, SIDE // 2 - 16)), (4 + index * (half + 8), SIDE // 2 + 8))
     return canvas
 
 
@@ -78,11 +78,10 @@ def widest_mouth(frames: Sequence[Picture]) -> Picture:
     return frames[changes.index(max(changes))]
 
 
-def grid_of(report: Picture) -> Picture:
-    """A report's rows of dark and light squares, at the width of a thumbnail."""
-    return report.crop((0, 90, report.width, min(report.height, 330))).resize(
-        (SIDE, 112), Image.Resampling.LANCZOS
-    )
+def grid_of(report: Picture, height: int) -> Picture:
+    """A report's dark and light squares alone (see `teacache_core/picture.py`), as wide as a thumbnail."""
+    grid = report.crop((88, 96, report.width - 24, report.height - 284))
+    return grid.resize((SIDE, height), Image.Resampling.LANCZOS)
 
 
 def screenshot_of(path: Path) -> Picture:
