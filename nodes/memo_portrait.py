@@ -81,7 +81,7 @@ class PortraitNode(io.ComfyNode):
         options = FaceOptions(
             mode="none" if memo.path == DEMO_FOLDER and fit != "face" and face == "auto" else face,
             index=face_index,
-            folders=face_folders(),
+            folders=face_folders(memo.path),
             box=box,
             embedding=None if known is None else known.embedding,
             margin=margin,
@@ -197,9 +197,13 @@ def to_picture(picture: Tensor) -> Any:
     return Image.fromarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy())
 
 
-def face_folders() -> list[Path]:
-    """Where the ONNX files may lie: in ours, or where other packs keep the same two."""
-    ours = [Path(folder) / FOLDER_NAME for folder in folder_paths.get_folder_paths(FOLDER)]
+def face_folders(checkpoint: Path) -> list[Path]:
+    """Where the ONNX files may lie: in models/memo, with the checkpoint, or where other packs keep the same
+    two. The first is what a message names.
+    """
+    roots = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    roots.append(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    ours = [place / FOLDER_NAME for root in roots for place in (root, root / "misc")]
     theirs = Path(folder_paths.models_dir) / "insightface"
     return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
 
