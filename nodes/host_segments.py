@@ -41,7 +41,7 @@ def write_segment(path: Path, parts: Iterable[Tensor], fps: int = FPS) -> None:
             for picture in map(even_sides, pixels):
                 if stream is None:
                     container: Any = closing.enter_context(av.open(file, "w", format="mp4"))
-                    stream = _add_picture_stream(container, *picture.shape[:2], fps)
+                    stream = _add_picture_stream(container, picture.shape[0], picture.shape[1], fps)
                 frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
                 frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
                 frame.pts, frame.time_base = count, Fraction(1, fps)

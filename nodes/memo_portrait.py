@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.clip_loop import Portrait
-from ..memo_avatar.face_crop import DEFAULT_MARGIN, MAX_MARGIN, FloatBox, parse_box
+from ..memo_avatar.face_crop import DEFAULT_MARGIN, MAX_MARGIN, Crop, FloatBox, parse_box
 from ..memo_avatar.faces import (
     FACE_MODES,
     FOLDER_NAME,
@@ -96,7 +96,7 @@ class PortraitNode(io.ComfyNode):
         portrait = Portrait(prepared.pixel_values, prepared.face_embedding)
         encoded = EncodedPortrait(portrait, prepared.crop, picture)
         seen = (prepared.pixel_values / 2 + 0.5).movedim(1, -1)
-        return io.NodeOutput(encoded, seen, _crop_mask(encoded))
+        return io.NodeOutput(encoded, seen, _crop_mask(picture, prepared.crop))
 
 
 def _picture_inputs() -> list[Any]:
@@ -226,10 +226,10 @@ def _known(value: Any, picture: Any, mode: FaceMode, index: int, dim: int) -> Id
     return found or Identity(torch.zeros(1, dim), note=NO_FACE)
 
 
-def _crop_mask(portrait: EncodedPortrait) -> Tensor:
+def _crop_mask(picture: Tensor, crop: Crop | None) -> Tensor:
     """(1, H, W): 1 where the model sees the picture."""
-    mask = torch.ones(1, *portrait.picture.shape[:2])
-    if portrait.crop is not None:
-        left, top, right, bottom = portrait.crop.inside
+    mask = torch.ones(1, *picture.shape[:2])
+    if crop is not None:
+        left, top, right, bottom = crop.inside
         mask.zero_()[:, top:bottom, left:right] = 1
     return mask

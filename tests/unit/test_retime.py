@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from memo_avatar.clip_plan import FPS, SAMPLE_RATE, clip_spans, frame_count
+from memo_avatar.delivery import Delivery
+from memo_avatar.face_crop import Crop
+from memo_avatar.paste import Paster
 from memo_avatar.retime import RATES, check_rate, delivered_count, delivered_frames, source_frame
 from memo_avatar.video_writer import VideoWriter
 from tests.helpers.media import read_video, tone, write_sound
@@ -77,3 +80,27 @@ def test_a_file_keeps_picture_and_sound_together(tmp_path: Path, fps: int) -> No
 def test_another_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 24, 25, 30, 50, 60 frames per second but got 29"):
         check_rate(29)
+
+
+@pytest.mark.parametrize("fps", RATES)
+def test_clips_are_pasted_and_delivered_as_the_whole_is(fps: int) -> None:
+    """40 frames in clips of 16: the same pictures, each pasted once."""
+    picture, crop = torch.rand(3, 40, 60), Crop(10, 4, 32, 32, 60, 40)
+    frames = torch.rand(40, 3, 16, 16)
+    samples = 40 * SAMPLE_RATE // FPS
+    delivery = Delivery.of_voice(samples, fps, Paster(picture, crop))
+    parts = [part for start in (0, 16, 32) for part in delivery.frames(frames[start : start + 16], start)]
+    alone = Paster(picture, crop)
+    pasted = [alone.paste(frame) for frame in frames]
+    expected = [pasted[index] for index in delivered_frames(0, 40, fps, delivery.total)]
+    assert len(parts) == len(expected) == frame_count(samples, fps)
+    assert all(torch.equal(part[0], whole) for part, whole in zip(parts, expected, strict=True))
+    assert delivery.size(16, 16) == (60, 40)
+
+
+def test_a_resampled_voice_may_be_a_sample_longer_than_its_frames() -> None:
+    """Frames are counted at 16 kHz; the sound's own rate may round the other way, and nothing is lost."""
+    for fps in RATES:
+        delivery = Delivery.of_voice(44_101, fps, sample_rate=44_100, generated=30)
+        assert len(delivery.indices(16, 14)) + len(delivery.indices(0, 16)) == delivery.total
+        assert fps <= delivery.total <= fps + 1
