@@ -131,11 +131,12 @@ def memory_over_length(world: World) -> dict[str, Any]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced(stream, "SAVE_SHARE", 1e9))  # after every clip
-        watched = around(stream.write_segment, lambda: seen.append(live_bytes()))
-        stack.enter_context(replaced(stream, "write_segment", watched))
-        stack.enter_context(replaced(video, "sample_clip", around(video.sample_clip, count)))
+        census = around(stream.write_segment, lambda: seen.append(live_bytes()), before=False)
+        stack.enter_context(replaced(stream, "write_segment", census))
+        sample = around(video.sample_clip, count, before=False)
+        stack.enter_context(replaced(video, "sample_clip", sample))
         make_file(world, job, "long")
-    return {"bytes": seen[1::2], "memories": memories[1::2]}
+    return {"bytes": seen, "memories": memories}
 
 
 def cancelled_frames_are_kept(world: World) -> dict[str, Any]:
