@@ -178,8 +178,8 @@ async function openByTemplateBrowser(page, name) {
   await page.waitForTimeout(1500);
   const thumbnails = await page.evaluate(() =>
     [...document.querySelectorAll('[role="dialog"] img')].map((image) => ({
-      source: decodeURIComponent(new URL(image.src).pathname),
       width: image.naturalWidth,
+      height: image.naturalHeight,
     })),
   );
   await page.screenshot({ path: `${job.screenshots}/templates.png` });
