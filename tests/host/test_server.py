@@ -41,7 +41,10 @@ GROWTH = 16 * 2**20
 
 
 def frames_of(server: ComfyServer, outputs: dict[str, Any]) -> list[bytes]:
-    return [server.file(saved).read_bytes() for saved in outputs["images"]["images"]]
+    """The pixels of the saved frames; the files themselves hold the prompt, too."""
+    from PIL import Image
+
+    return [Image.open(server.file(saved)).tobytes() for saved in outputs["images"]["images"]]
 
 
 def probe(path: Path) -> tuple[int, float, float]:
