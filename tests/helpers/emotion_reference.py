@@ -3,7 +3,7 @@
     FUNASR_PYTHON emotion_reference.py OUT.safetensors KIND [MEMO_SOURCE]
 
 KIND is a key of `CASES`. A random emotion2vec of small width is made by funasr's own class; with MEMO_SOURCE
-(a checkout of memoavatar/memo, its requirements installed) upstream's own function labels a recording with it.
+(a checkout of memoavatar/memo, its requirements installed) upstream's function labels a recording with it.
 """
 
 from __future__ import annotations
