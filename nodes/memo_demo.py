@@ -28,8 +28,7 @@ class DemoNode(io.ComfyNode):
             "MEMO_DemoInputs",
             "MEMO Demo Inputs",
             "A portrait and a voice that come with the pack, for the demo model. Use Load Image and Load "
-            "Audio for your "
-            "own.",
+            "Audio for your own.",
             inputs=[
                 io.Combo.Input(
                     "portrait", options=_files(".png"), tooltip="A picture of the pack's demo folder."
