@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 from comfy_api.latest import io
@@ -25,9 +26,8 @@ def schema(node_id: str, display_name: str, description: str, **fields: Any) -> 
 
 def show_text(node: type[io.ComfyNode], text: str) -> None:
     """Write on the node itself, where a frontend is connected."""
-    from server import PromptServer
-
-    server: Any = getattr(PromptServer, "instance", None)
+    # Where no server runs (a test, a script) the module is not there, and importing it may fail.
+    server: Any = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     unique_id = getattr(node.hidden, "unique_id", None)
     if server is not None and unique_id is not None:
         server.send_progress_text(text, unique_id)
