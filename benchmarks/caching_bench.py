@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
-from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
+from demo.evaluate import FRAMES, OTHERS_FROM, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
 from demo.speech import FPS
 from memo_avatar.audio_features import voice_features
@@ -26,8 +26,6 @@ from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
 
 CONVERGED_STEPS = 100
 CALIBRATION_VIDEOS, CALIBRATION_CLIPS = 2, 2
-OTHERS_FROM = 24
-"""Held-out people from here on calibrate and are never measured."""
 
 
 @dataclass(frozen=True)

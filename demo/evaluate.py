@@ -22,7 +22,14 @@ from tqdm import tqdm
 
 from memo_avatar.audio_features import voice_features
 from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_loop import MemoModels, Portrait, SamplingSettings, Voice, generate_clips
+from memo_avatar.clip_loop import (
+    MemoModels,
+    Portrait,
+    SamplingSettings,
+    Voice,
+    WrapDenoiser,
+    generate_clips,
+)
 from memo_avatar.wav2vec2 import Wav2Vec2
 from standalone.vae import DiffusersVAE, load_vae
 from standalone.wav2vec2 import load_wav2vec2
@@ -35,6 +42,7 @@ from .speech import FPS, SAMPLE_RATE, mouth_from_audio, read_wav
 FRAMES = 16
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 HELD_OUT_SPEECH = Path(__file__).parent / "held_out.wav"
+OTHERS_FROM = 24  # held-out people from here on calibrate step caches and are never measured
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class DemoModel:
         seed: int = 42,
         steps: int = 20,
         guidance_scale: float | None = None,
+        wrap_denoiser: WrapDenoiser | None = None,
     ) -> Tensor:
         """A portrait (3, S, S) in 0..1 and a waveform (N,) at 16 kHz -> frames (T, 3, S, S) in 0..1."""
         features = voice_features(waveform, self.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
@@ -78,7 +87,9 @@ class DemoModel:
         settings = SamplingSettings(
             steps=steps, guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale
         )
-        clips = generate_clips(self.models, self.vae, image, voice, settings, seed=seed)
+        clips = generate_clips(
+            self.models, self.vae, image, voice, settings, seed=seed, wrap_denoiser=wrap_denoiser
+        )
         return torch.cat([clip.frames for clip in clips])
 
 

@@ -1,6 +1,6 @@
 """Train the demo model from nothing: speech, wav2vec2, VAE, then MEMO's nets. Figures: demo/README.md.
 
-    python -m demo.train --minutes 85
+    python -m demo.train --minutes 180
 
 Every stage leaves its result in the work folder and is skipped when it is there; the longest one also resumes
 from its last checkpoint, so the same command continues an interrupted run.
@@ -84,7 +84,7 @@ def assemble(work: Path, target: Path) -> None:
 def main() -> None:
     """Run every stage whose result is missing."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--minutes", type=float, default=85, help="wall clock for the whole training")
+    parser.add_argument("--minutes", type=float, default=180, help="wall clock for the whole training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread, one per CPU core")
     parser.add_argument("--device", default="cpu", help="with cuda, use one worker")

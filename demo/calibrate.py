@@ -1,0 +1,38 @@
+"""Write demo/checkpoint/calibration.json: what full runs of the shipped model teach a step cache.
+
+python -m demo.calibrate
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from teacache_core import Fingerprint, StepCache, StepCacheConfig
+
+from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
+
+
+def main() -> None:
+    """Record some people's clips in full."""
+    parser = argparse.ArgumentParser(description="Calibrate step caches on the demo model.")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--videos", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=2)
+    options = parser.parse_args()
+    demo = DemoModel.load(options.checkpoint)
+    cache = StepCache(
+        StepCacheConfig(calibrate=True),
+        fingerprint=Fingerprint.of(demo.models.diffusion_net.state_dict()),
+        guidance_scale=demo.guidance_scale,
+    )
+    cases = held_out_cases(OTHERS_FROM + options.videos, options.clips, demo.size)[OTHERS_FROM:]
+    for index, case in enumerate(tqdm(cases, desc="videos")):
+        demo.talk(case.portrait, case.waveform, case.emotion, seed=1000 + index, wrap_denoiser=cache.wrap)
+    calibration = cache.make_calibration()
+    calibration.save(options.checkpoint / "calibration.json")
+    tqdm.write(f"{len(calibration.recordings)} clips, R2 {calibration.r_squared:.2f}")
+
+
+if __name__ == "__main__":
+    main()
