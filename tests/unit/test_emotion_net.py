@@ -109,7 +109,7 @@ def test_batches_change_nothing(goldens: Path, tmp_path: Path) -> None:
     def classify(segments: Tensor) -> Tensor:
         seen.append(segments.shape[0])
         assert segments.mean(dim=1).abs().max() < 1e-5
-        return (segments.abs().sum(dim=1) * 1000).long() % 9
+        return segments.abs().argmax(dim=1) % 9  # where it is loudest: no rounding moves that
 
     sound = changing_sound(20.0)
     whole = hear_emotions(sound, classify, 600)
