@@ -6,6 +6,7 @@ played at any moment, and is rewritten as an ordinary file at the end. No ffmpeg
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ from .media import MediaError, decode_audio, open_audio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SOUND_RATES = (
@@ -138,22 +141,25 @@ class VideoWriter:
             if self._sound is not None:
                 self._sound.finish(self._seconds())
             self._container.close()
-            self._keep(rewrite(self._partial, self.path.suffix))
-        except (av.FFmpegError, OSError) as error:
+            self._keep()
+        except BaseException as error:  # a second Ctrl-C too
             with suppress(av.FFmpegError, OSError):
                 self._container.close()
             if count_pictures(self._partial):
-                self._keep(self._partial)
-            raise self._failure(error) from error
+                self._keep()
+            if isinstance(error, (av.FFmpegError, OSError)):
+                raise self._failure(error) from error
+            raise
         finally:
             self._release()
+        rewrite(self.path)
 
     def discard(self) -> None:
         """Leave nothing behind."""
         self._release()
 
-    def _keep(self, written: Path) -> None:
-        os.replace(written, self.path)
+    def _keep(self) -> None:
+        os.replace(self._partial, self.path)
         self.is_saved = True
 
     def _seconds(self) -> Fraction:
@@ -193,33 +199,32 @@ class VideoWriter:
         self._partial.unlink(missing_ok=True)
 
 
-def rewrite(path: Path, suffix: str) -> Path:
-    """The same packets as an ordinary file beside `path`, its index first, as editors and some players want.
+def rewrite(path: Path) -> None:
+    """Make a file of fragments an ordinary one, its index first, as editors and some players want.
 
-    Gives `path` itself where there is no room for a second one.
+    Only packets are copied. Without room for a second file, or stopped on the way, the first stays as it is.
     """
     import av
 
-    if FORMATS[suffix.lower()] == "matroska" or shutil.disk_usage(path.parent).free < 2 * path.stat().st_size:
-        return path
-    whole = path.with_suffix(".whole")
+    kind = FORMATS[path.suffix.lower()]
+    if kind == "matroska" or shutil.disk_usage(path.parent).free < 2 * path.stat().st_size:
+        return
+    whole = path.with_name(f".{path.name}.{os.getpid()}.whole")
     try:
         with (
             av.open(str(path)) as source,
-            av.open(
-                str(whole), "w", format=FORMATS[suffix.lower()], options={"movflags": "+faststart"}
-            ) as target,
+            av.open(str(whole), "w", format=kind, options={"movflags": "+faststart"}) as target,
         ):
             streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
             for packet in source.demux():
                 if packet.dts is not None:  # demuxing ends with an empty packet per stream
                     packet.stream = streams[packet.stream_index]
                     target.mux(packet)
-    except (av.FFmpegError, OSError):
+        os.replace(whole, path)
+    except (av.FFmpegError, OSError) as error:
+        logger.warning("%s plays, but could not be rewritten with its index first: %s", path, error)
+    finally:
         whole.unlink(missing_ok=True)
-        return path
-    path.unlink()
-    return whole
 
 
 def count_pictures(path: Path) -> int:

@@ -189,6 +189,21 @@ def test_what_was_written_plays_at_any_moment(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["v.mp4"]
 
 
+def test_a_stop_while_the_file_is_rewritten_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48)
+    writer.write(noise(20))
+    monkeypatch.setattr(os, "replace", lambda a, b, f=os.replace: stopped() if "whole" in str(a) else f(a, b))
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    assert os.listdir(tmp_path) == ["v.mp4"]
+    assert read_video(tmp_path / "v.mp4").num_frames == 20
+
+
 def test_the_finished_file_is_an_ordinary_one_with_its_index_first(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "v.mp4", width=64, height=48) as writer:
         writer.write(noise(60))
