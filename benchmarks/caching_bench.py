@@ -19,8 +19,6 @@ from torch.nn import functional
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
 from demo.evaluate import FRAMES, OTHERS_FROM, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
-from demo.speech import FPS
-from memo_avatar.audio_features import voice_features
 from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_clips
 from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
 
@@ -119,10 +117,8 @@ class Bench:
 
 def make_subject(demo: DemoModel, case: Case, seed: int) -> Subject:
     """Encode the audio of a case."""
-    features = voice_features(case.waveform, demo.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
-    emotions = torch.full((features.embeddings.shape[0],), case.emotion)
-    portrait = Portrait(case.portrait[None] * 2 - 1, torch.zeros(1, 512))
-    return Subject(case, portrait, Voice(features.embeddings, emotions, features.num_frames), seed)
+    portrait, voice = demo.inputs(case.portrait, case.waveform, case.emotion)
+    return Subject(case, portrait, voice, seed)
 
 
 def slug(name: str) -> str:

@@ -68,6 +68,14 @@ class DemoModel:
         )
 
     @torch.no_grad()
+    def inputs(self, portrait: Tensor, waveform: Tensor, emotion: int) -> tuple[Portrait, Voice]:
+        """A portrait (3, S, S) in 0..1 and a waveform (N,) at 16 kHz, as the clip loop takes them."""
+        features = voice_features(waveform, self.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
+        emotions = torch.full((features.embeddings.shape[0],), emotion)
+        voice = Voice(features.embeddings, emotions, features.num_frames)
+        return Portrait(portrait[None] * 2 - 1, torch.zeros(1, 512)), voice
+
+    @torch.no_grad()
     def talk(
         self,
         portrait: Tensor,
@@ -80,10 +88,7 @@ class DemoModel:
         wrap_denoiser: WrapDenoiser | None = None,
     ) -> Tensor:
         """A portrait (3, S, S) in 0..1 and a waveform (N,) at 16 kHz -> frames (T, 3, S, S) in 0..1."""
-        features = voice_features(waveform, self.wav2vec2, fps=FPS, frames_per_clip=FRAMES)
-        emotions = torch.full((features.embeddings.shape[0],), emotion)
-        voice = Voice(features.embeddings, emotions, features.num_frames)
-        image = Portrait(portrait[None] * 2 - 1, torch.zeros(1, 512))
+        image, voice = self.inputs(portrait, waveform, emotion)
         settings = SamplingSettings(
             steps=steps, guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale
         )

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
 from .emotions import EmotionError
 from .model_table import CLASSIFIER, CONVERTED, WEIGHTS_NAME
-from .weights_file import DTYPES, CheckpointError, read_header, read_tensors, replacing
+from .weights_file import CheckpointError, check_state, read_all, replacing
 
 SAFE_TORCH = (2, 6)  # before, the restricted unpickler could be made to run code (CVE-2025-32434)
 _PREFIX = re.compile(r"^(?:module\.|model\.|d2v_model\.)+")
 _NEEDED = re.compile(r"^(?:modality_encoders\.AUDIO\.(?!decoder\.)|blocks\.)")
 _ENCODER = "modality_encoders.AUDIO."
 _HEAD_WIDTH = 64  # where the ALiBi scales are not learned per head, which would tell their number
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -73,27 +72,27 @@ def read_emotion_net(folder: Path) -> EmotionWeights:
 
 def read_emotion2vec(path: Path) -> tuple[Emotion2vecConfig, dict[str, Tensor]]:
     """A .safetensors file with the published names -> sizes and float32 weights, checked."""
-    state = _needed(_read(path))
+    state = _needed(read_all(path))
     config = infer_config(state, path)
     net = Emotion2vec(config, operations=nn, device="meta")
-    _check(net, state, path, "emotion2vec")
+    check_state(net, state, path, "emotion2vec")
     return config, state
 
 
 def read_classifier(folder: Path) -> tuple[tuple[int, ...], dict[str, Tensor]]:
     """The checkpoint's `misc/audio_emotion_classifier` -> layer sizes and float32 weights, checked."""
     path = folder / WEIGHTS_NAME
-    state = _read(path)
+    state = read_all(path)
     order = re.compile(r"layers\.(?:fc(\d+)\.)?weight")
     weights = {int(match[1] or 1): key for key in state if (match := order.fullmatch(key))}
     shapes = [state[weights[index]].shape for index in sorted(weights)]
     if not shapes or any(len(shape) != 2 for shape in shapes):
         raise CheckpointError(
-            f"expected layers.fc1.weight and so on but got {', '.join(list(state)[:_SHOWN]) or 'no tensor'} "
+            f"expected layers.fc1.weight and so on but got {', '.join(list(state)[:5]) or 'no tensor'} "
             f"({path}). Use MEMO's misc/audio_emotion_classifier."
         )
     sizes = (shapes[0][1], *(shape[0] for shape in shapes))
-    _check(EmotionClassifier(sizes, operations=nn, device="meta"), state, path, "emotion classifier")
+    check_state(EmotionClassifier(sizes, operations=nn, device="meta"), state, path, "emotion classifier")
     return sizes, state
 
 
@@ -140,24 +139,6 @@ def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without wrappers' prefixes, the decoder of the pretraining and the published nine-class head."""
     plain = {_PREFIX.sub("", key): tensor for key, tensor in state.items()}
     return {key: tensor for key, tensor in plain.items() if _NEEDED.match(key)}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    file = read_header(path)
-    names = {name: name for name, stored in file.tensors.items() if stored.dtype in DTYPES}
-    return read_tensors(file, names, torch.float32)
-
-
-def _check(net: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
-    expected = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    if expected != found:
-        wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        shown = "; ".join(f"{key} {expected.get(key)} but got {found.get(key)}" for key in wrong[:_SHOWN])
-        raise CheckpointError(
-            f"expected the {len(expected)} tensors of the {what} but {len(wrong)} differ: {shown} ({path}). "
-            "Download the file again."
-        )
 
 
 def convert_emotion2vec(source: Path, target: Path) -> int:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """The dtypes that weights may have, by their name in the header."""
@@ -29,6 +29,7 @@ CHUNK_BYTES = 16 * 2**20
 """Read, check and convert this much at a time, so that memory does not follow the size of the tensors."""
 
 _LENGTH_BYTES = 8
+_SHOWN = 5  # keys that an error names
 _LONGEST_HEADER = 100 * 2**20  # safetensors' own limit
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _FOREIGN_STARTS = {
@@ -184,6 +185,30 @@ def read_tensors(
                 position += len(values)
                 _report(on_bytes, values)
     return tensors
+
+
+def read_all(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file in float32, each checked to be finite; integers are left out."""
+    file = read_header(path)
+    names = {name: name for name, stored in file.tensors.items() if stored.dtype in DTYPES}
+    return read_tensors(file, names, torch.float32)
+
+
+def check_state(expected: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Raise unless ``state`` has the keys and shapes of ``expected``, a net on any device, also meta."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in expected.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    problems = {
+        "missing": [key for key in shapes if key not in found],
+        "unexpected": [key for key in found if key not in shapes],
+        "of another shape": [key for key in shapes if key in found and shapes[key] != found[key]],
+    }
+    listed = [f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}" for kind, keys in problems.items() if keys]
+    if listed:
+        raise CheckpointError(
+            f"expected the {len(shapes)} tensors of this {what} but got {len(found)}, {'; '.join(listed)} "
+            f"({path}). Use whole files that belong together, or download them again."
+        )
 
 
 def read_chunks(stream: BinaryIO, file: WeightsFile, name: str, dtype: torch.dtype) -> Iterator[Tensor]:

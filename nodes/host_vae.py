@@ -22,9 +22,8 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
 from ..memo_avatar.torch_ops import sdpa_attention
-from ..memo_avatar.weights_file import CheckpointError
+from ..memo_avatar.weights_file import CheckpointError, check_state, read_all
 from .host_memory import fill, make_patcher
-from .host_weights import check_state, read_state
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 _HOST_SIZES = ([128, 256, 512, 512], 2, 32)
@@ -209,8 +208,9 @@ def load_vae(folder: Path) -> Any:
             f"{config.get('latent_channels')} ({folder}). Use the folder of stabilityai/sd-vae-ft-mse."
         )
     path = folder / WEIGHTS_NAME
-    state = _renamed(read_state(path))
+    state = _renamed(read_all(path))
     expected = SmallAutoencoder(config, attention=sdpa_attention, operations=nn, device="meta")
+    # Under dynamic VRAM the host itself takes a missing or misshapen weight without a word.
     check_state(expected, state, path, "VAE")
     sizes = (config["block_out_channels"], config["layers_per_block"], config["norm_num_groups"])
     return comfy.sd.VAE(sd=state) if sizes == _HOST_SIZES else SmallVAE(config, state)

@@ -17,8 +17,8 @@ from torch import nn
 
 from ..memo_avatar.torch_ops import sdpa_attention
 from ..memo_avatar.wav2vec2 import Wav2Vec2, check_base_kind, plain_weights
+from ..memo_avatar.weights_file import check_state, read_all
 from .host_memory import auxiliary_patcher
-from .host_weights import check_state, read_state
 
 
 def load_wav2vec2(folder: Path) -> Any:
@@ -26,7 +26,7 @@ def load_wav2vec2(folder: Path) -> Any:
     config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_base_kind(config, folder)
     path = folder / "model.safetensors"
-    state = plain_weights(read_state(path))
+    state = plain_weights(read_all(path))
     check_state(
         Wav2Vec2(config, attention=sdpa_attention, operations=nn, device="meta"), state, path, "wav2vec2"
     )

@@ -12,6 +12,15 @@ from typing import Any
 from comfy_inside import STEPS, World
 
 
+def error_of(function: Any) -> str:
+    """What it refuses with, or "none"."""
+    try:
+        function()
+    except (ValueError, MemoryError) as error:
+        return str(error)
+    return "none"
+
+
 def frames_of_the_plain_run(world: World) -> dict[str, Any]:
     again = world.frames(world.job)
     return {"shape": list(world.plain.shape), "repeats": bool(again.equal(world.plain))}

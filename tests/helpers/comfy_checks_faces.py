@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from comfy_checks_cache import error_of
 from comfy_inside import SIZE, World
 
 WIDE, TALL = 200, 151  # an odd height: H.264 repeats the last row
@@ -28,14 +29,6 @@ def portrait(world: World, image: Any, fit: str = "face", **options: Any) -> Any
     """What the node gives: portrait, what the model sees, where that was."""
     options = {"face_box": BOX} | options
     return world.nodes.PortraitNode.execute(image, world.job.memo, SIZE, SIZE, fit, **options).args
-
-
-def error_of(function: Any) -> str:
-    try:
-        function()
-    except (ValueError, MemoryError) as error:
-        return str(error)
-    return "none"
 
 
 def kinds_of_image(world: World) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from comfy_checks_cache import error_of
 from comfy_inside import World, read_voice
 
 GOLDEN = "tests/goldens/emotion/layer_norm.safetensors"
@@ -23,14 +24,6 @@ def encode(world: World, emotion: str = "happy", **options: Any) -> Any:
     audio = options.pop("audio", None) or sound(world)
     memo = options.pop("memo", world.job.memo)
     return world.nodes.VoiceNode.execute(audio, memo, emotion, 0.0, 0.0, **options).args[0]
-
-
-def error_of(function: Any) -> str:
-    try:
-        function()
-    except (ValueError, MemoryError) as error:
-        return str(error)
-    return "none"
 
 
 def emotions_over_time(world: World) -> dict[str, Any]:
