@@ -17,23 +17,17 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import CHECKPOINT, PACK_NAME, ROOT, make_user_folder
+from tests.helpers.comfy_pack import PACK_NAME, ROOT, make_user_folder
 from tests.helpers.comfy_server import ComfyServer, python_of
-from tests.helpers.comfy_workflows import FILES
+from tests.helpers.comfy_workflows import FILES, RUNNABLE, SHORT
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ROOT / ".venv" / "browser"  # playwright-core (it brings no browser) and an old frontend, fetched once
 SCREENSHOTS = ROOT / "out" / "screenshots"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+NODES_2 = "nodes 2.0"  # the frontend that draws nodes as web pages do
 OLDEST = "0.8.0"
 OLDEST_FOLDER = Path(os.environ.get("COMFYUI_PATH_OLD") or Path.home() / "comfy" / f"ComfyUI-{OLDEST}")
-HAS_DEMO = (ROOT / "demo" / "checkpoint" / "diffusion_net").is_dir()
-SECONDS = 0.6
-SHORT: dict[str, dict[str, Any]] = {
-    "MEMO_Voice": {"duration": SECONDS},
-    "MEMO_Sampler": {"steps": 2},
-    "MEMO_Load": {} if HAS_DEMO else {"checkpoint": CHECKPOINT},
-}
 ACTION_MILLISECONDS = 180_000
 SESSION_SECONDS = 900
 
@@ -45,8 +39,8 @@ class Browser:
     chromium: str
     modules: Path
 
-    def use(self, server: ComfyServer, screenshots: Path) -> dict[str, Any]:
-        """The report of a session on this server."""
+    def use(self, server: ComfyServer, screenshots: Path, settings: dict[str, bool]) -> dict[str, Any]:
+        """The report of a session on this server, with these of the frontend's settings."""
         screenshots.mkdir(parents=True, exist_ok=True)
         report = screenshots / "report.json"
         job = {
@@ -58,7 +52,8 @@ class Browser:
             "screenshots": str(screenshots),
             "report": str(report),
             "timeout": ACTION_MILLISECONDS,
-            "run": {"changes": SHORT},
+            "settings": settings,
+            "run": {"templates": [path.stem for path in RUNNABLE], "changes": SHORT},
         }
         (screenshots / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = ["node", str(HERE / "frontend.mjs"), str(screenshots / "job.json")]
@@ -97,12 +92,13 @@ def install_playwright() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["current", OLDEST])
+@pytest.fixture(scope="session", params=["current", NODES_2, OLDEST])
 def shown(
     request: pytest.FixtureRequest, comfyui: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What the frontend of a ComfyUI showed; its files are under `user`."""
     folder, python, arguments = comfyui, python_of(comfyui), []
+    settings = {"Comfy.VueNodes.Enabled": request.param == NODES_2}
     if request.param == OLDEST:
         folder = OLDEST_FOLDER
         if not (folder / "main.py").is_file():
@@ -110,7 +106,7 @@ def shown(
         arguments = ["--front-end-root", str(install_frontend(folder))]
     user = make_user_folder(tmp_path_factory.mktemp("browser"))
     with ComfyServer(folder, user, *arguments, python=python) as server:
-        return browser.use(server, SCREENSHOTS / request.param) | {"user": user}
+        return browser.use(server, SCREENSHOTS / request.param, settings) | {"user": user}
 
 
 def install_frontend(comfyui: Path) -> Path:

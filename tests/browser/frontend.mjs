@@ -1,7 +1,7 @@
 // Uses ComfyUI's real frontend as a person does and says what it showed, as JSON in the file `report`.
 //   node frontend.mjs JOB.json
 //   JOB: {url, modules: folder with node_modules, chromium, pack, templates: [name], screenshots: folder, report,
-//         timeout: ms, run: {template, changes: {NodeType: {widget: value}}} or null}
+//         timeout: ms, settings: {name: value}, run: {templates: [name], changes: {NodeType: {widget: value}}}}
 // Every request that leaves this machine is refused and reported.
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -31,6 +31,7 @@ async function main() {
   await setting(context, "Comfy.Workflow.Persist", false); // a new page starts empty, not with the last session
   await setting(context, "Comfy.Minimap.Visible", false); // it covers a corner of the screenshots
   await setting(context, "LiteGraph.Canvas.MinFontSizeForLOD", 0); // text in them at any zoom
+  for (const [name, value] of Object.entries(job.settings)) await setting(context, name, value);
   const page = await context.newPage();
   page.on("pageerror", (error) => report.pageErrors.push(String(error)));
   await openApp(page);
@@ -38,8 +39,10 @@ async function main() {
   for (const name of job.templates) report.templates[name] = await openChangeAndSave(page, name);
   await openApp(page);
   for (const name of job.templates) report.templates[name].reloaded = await openSaved(page, name);
-  report.browsed = await openByTemplateBrowser(page, job.templates[0]);
-  if (job.run) report.run = await runAndPlay(page, job.run);
+  for (const name of job.run.templates) {
+    report.templates[name].browsed = await openByTemplateBrowser(page, name);
+    report.templates[name].run = await runAndPlay(page, job.run.changes, `finished ${name}`);
+  }
 }
 
 function onlyThisMachine(route) {
@@ -191,7 +194,7 @@ async function openByTemplateBrowser(page, name) {
 
 // Queue what is open, and play what came out
 
-async function runAndPlay(page, { changes }) {
+async function runAndPlay(page, changes, picture) {
   await page.evaluate((values) => {
     for (const node of window.app.graph._nodes)
       for (const widget of node.widgets ?? [])
@@ -203,7 +206,7 @@ async function runAndPlay(page, { changes }) {
     await page.waitForFunction(() => document.querySelector("video")?.readyState >= 2, null, { timeout: 20_000 }).catch(() => {});
     found.videos = await page.evaluate(playVideos);
   }
-  await screenshot(page, "finished");
+  await screenshot(page, picture);
   return found;
 }
 

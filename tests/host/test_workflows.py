@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import CHECKPOINT, PACK_NAME, ROOT
+from tests.helpers.comfy_pack import PACK_NAME
 from tests.helpers.comfy_server import ComfyServer
-from tests.helpers.comfy_workflows import FILES, nodes_of, read, to_prompt
+from tests.helpers.comfy_workflows import FILES, RUNNABLE, SHORT, nodes_of, read, to_prompt
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
-
-RUNNABLE = [path for path in FILES if not path.name.startswith("5")]
-HAS_DEMO = (ROOT / "demo" / "checkpoint" / "diffusion_net").is_dir()
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +55,8 @@ def test_it_runs(path: Path, any_server: ComfyServer, object_info: dict[str, Any
     server = any_server
     prompt = to_prompt(read(path), object_info)
     for node in prompt.values():
-        shorten(node)
+        node["inputs"] |= SHORT.get(node["class_type"], {})
     outputs = server.run(prompt)
     shown = [saved for output in outputs.values() for saved in output.get("images", [])]
     assert any(saved["filename"].endswith(".mp4") for saved in shown)
     assert all(server.file(saved).stat().st_size > 0 for saved in shown)
-
-
-def shorten(node: dict[str, Any]) -> None:
-    """Few steps of a short voice, and the tests' checkpoint where the pack has no demo model."""
-    changes = {
-        "MEMO_Voice": {"duration": 0.6},
-        "MEMO_Sampler": {"steps": 2},
-        "MEMO_SamplerToFile": {"steps": 2},
-        "MEMO_Load": {} if HAS_DEMO else {"checkpoint": CHECKPOINT},
-    }
-    node["inputs"] |= changes.get(node["class_type"], {})
