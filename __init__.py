@@ -4,7 +4,7 @@ pytest imports this file too, as a plain module, with or without ComfyUI. Only t
 ImportError of our own nodes stays loud.
 """
 
-WEB_DIRECTORY = "./web"  # help pages (docs/<node id>.md, docs/<node id>/<language>.md) and what the browser runs
+WEB_DIRECTORY = "./web"  # help pages (docs/<node id>.md, docs/<node id>/<language>.md) and a script
 
 try:
     import comfy_api  # noqa: F401  # pyright: ignore[reportUnusedImport]
