@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from memo_avatar.checkpoint import build_models, uninitialized
-from memo_avatar.clip_loop import ClipDenoiser, MemoModels, Portrait, SamplingSettings, VideoConditions
+from memo_avatar.clip_denoiser import ClipDenoiser
+from memo_avatar.clip_loop import MemoModels, Portrait, SamplingSettings, VideoConditions
 from memo_avatar.config import (
     AudioProjectionConfig,
     ImageProjectionConfig,

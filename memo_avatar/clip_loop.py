@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .clip_denoiser import ClipDenoiser, guided
 from .clip_plan import ClipSpan, ReferencePlan, clip_spans, reference_plan
 from .config import MemoConfig
 from .context import ClipContext, MemoryState, ReferenceFeatures
@@ -162,62 +163,15 @@ class Clip:
     state: ClipState
 
 
-class ClipDenoiser:
-    """One clip's denoiser: ``denoiser(latents, timestep)`` -> velocity per branch.
-
-    ``latents`` is (1, 4, F, h, w) float32 and ``timestep`` a scalar in 0..1000, best on the CPU: who reads
-    it there never waits for the device. The parts are offered apart for callers that watch or cut the net;
-    they work on the joint batch of all branches.
-    """
-
-    def __init__(
-        self, net: UNet3D, context: ClipContext, branches: tuple[str, ...], dtype: torch.dtype
-    ) -> None:
-        self.net, self.context, self.branches, self.dtype = net, context, branches, dtype
-
-    def __call__(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
-        return self.split(self.net(latents.to(self.dtype), self._moved(timestep), self.context))
-
-    def stem(self, latents: Tensor) -> Tensor:
-        """(1, 4, F, h, w) -> (B*F, C, h, w); every branch starts from the same latents."""
-        hidden_states = self.net.stem(latents.to(self.dtype))
-        return hidden_states.repeat(len(self.branches), 1, 1, 1)
-
-    def temb(self, timestep: Tensor) -> Tensor:
-        """Timestep -> (B, T)."""
-        return self.net.embed_timestep(self._moved(timestep), len(self.branches), self.dtype)
-
-    def modulated_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The first ResNet's time-modulated activation (F, C, h, w), the same for every branch."""
-        temb = self.net.embed_timestep(self._moved(timestep), 1, self.dtype)
-        return self.net.modulated_input(self.net.stem(latents.to(self.dtype)), temb)
-
-    def body(self, hidden_states: Tensor, temb: Tensor) -> Tensor:
-        """All blocks on the joint batch."""
-        return self.net.body(hidden_states, temb, self.context)
-
-    def head(self, hidden_states: Tensor) -> dict[str, Tensor]:
-        """(B*F, C, h, w) -> velocity per branch."""
-        return self.split(self.net.head(hidden_states, self.context.frames))
-
-    def split(self, velocity: Tensor) -> dict[str, Tensor]:
-        """(B, 4, F, h, w) -> one (1, 4, F, h, w) float32 tensor per branch."""
-        return dict(zip(self.branches, velocity.float().split(1), strict=True))
-
-    def _moved(self, timestep: Tensor) -> Tensor:
-        """The scalar where the net is. From the CPU by a fill: a copy might wait for the device."""
-        device = self.context.audio_tokens.device
-        if timestep.device.type != "cpu":
-            return timestep.to(device)
-        return torch.full((), float(timestep), dtype=timestep.dtype, device=device)
-
-
 Denoise = Callable[[Tensor, Tensor], dict[str, Tensor]]
 WrapDenoiser = Callable[[ClipDenoiser, Tensor, int], AbstractContextManager[Denoise]]
 """``wrap_denoiser(denoiser, sigmas, clip_index)``: a context manager whose value is called instead."""
 
 DrawNoise = Callable[[int, tuple[int, ...]], Tensor]
 """``draw_noise(clip_index, shape)`` -> a clip's initial latents (1, 4, F, h, w) float32."""
+
+RenderClip = Callable[[ClipContext, Tensor, int], Tensor]
+"""``render(context, noise, clip_index)`` -> a clip's frames (F, 3, H, W) float32 in 0..1 on the CPU."""
 
 OnStep = Callable[[int, int, Tensor], None]
 """``on_step(clip_index, step, latents)`` before each evaluation of the net."""
@@ -236,9 +190,14 @@ class VideoConditions:
         self.face_tokens = torch.cat(tokens)  # (B, T, D)
         same = len(tokens) > 1 and not portrait.face_embedding.any()  # no face: cond has uncond's zeros
         self.face_ids = (0,) * len(tokens) if same else tuple(range(len(tokens)))
-        pixels = portrait.pixel_values.to(models.device, models.dtype)
-        self.image_latents = vae.encode(pixels).to(models.device, models.dtype) * VAE_SCALE
+        self.vae = vae
+        self.image_latents = self.encode(portrait.pixel_values)
         self.image_features: dict[int, ReferenceFeatures] = {}  # by face id
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) in -1..1 -> scaled latents (N, 4, h, w) where the nets are and in their dtype."""
+        latents = self.vae.encode(pixels.to(self.models.device))
+        return latents.to(self.models.device, self.models.dtype) * VAE_SCALE
 
     def plan(self, past_latents: Tensor | None) -> ReferencePlan:
         """What the reference net has to run for one clip; ``past_latents`` is None for the first."""
@@ -288,15 +247,6 @@ class VideoConditions:
         return context, memory
 
 
-def guided(velocities: Mapping[str, Tensor], guidance_scale: float) -> Tensor:
-    """Classifier-free guidance: uncond + scale * (cond - uncond), or cond where there is no uncond."""
-    if "uncond" not in velocities:
-        return velocities["cond"]
-    uncond = velocities["uncond"]
-    return uncond + guidance_scale * (velocities["cond"] - uncond)
-
-
-@torch.inference_mode()
 def generate_clips(
     models: MemoModels,
     vae: VAE,
@@ -317,23 +267,57 @@ def generate_clips(
     uninterrupted run. The frames of all clips together are exactly ``voice.num_frames``.
     """
     settings = settings or SamplingSettings()
-    conditions = VideoConditions(models, vae, portrait, settings)
+    with torch.inference_mode():
+        conditions = VideoConditions(models, vae, portrait, settings)
+
+    def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
+        denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
+        latents = _sample(denoiser, noise.to(models.device), settings, clip_index, on_step, wrap_denoiser)
+        return decode_frames(vae, latents, models.dtype)
+
+    clips = render_clips(conditions, voice, render, seed=seed, state=state, draw_noise=draw_noise)
+    state = None
+    while True:
+        with torch.inference_mode():  # as a decorator it would keep each clip while the next one is made
+            clip = next(clips, None)
+        if clip is None:
+            return
+        yield clip
+        del clip
+
+
+def render_clips(
+    conditions: VideoConditions,
+    voice: Voice,
+    render: RenderClip,
+    *,
+    seed: int,
+    state: ClipState | None = None,
+    prepare: Callable[[int], None] | None = None,
+    draw_noise: DrawNoise | None = None,
+) -> Iterator[Clip]:
+    """The loop over the clips, whoever samples and decodes them: what passes from one clip to the next.
+
+    ``prepare(clip_index)`` is called before the nets run. Whoever keeps a clip's state while the next clip is
+    made keeps its memory on the device: gigabytes at 512x512.
+    """
+    settings = conditions.settings
+    channels = conditions.models.config.diffusion_net.in_channels
+    shape = (1, channels, settings.frames_per_clip, *conditions.image_latents.shape[2:])
     generator = torch.Generator().manual_seed(seed)
     if state is not None:
         generator.set_state(state.generator)
     first = 0 if state is None else state.clip_index + 1
     for span in clip_spans(voice.num_frames, settings.frames_per_clip)[first:]:
-        past_latents = None
+        past_latents, memory = None, None
         if state is not None:
-            past = (state.past_frames * 2 - 1).to(models.device, models.dtype)
-            past_latents = vae.encode(past).to(models.device, models.dtype) * VAE_SCALE
-        audio, emotion = clip_voice(voice, span)
-        context, memory = conditions.clip(past_latents, state.memory if state else None, audio, emotion)
-        denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
-        shape = (1, denoiser.net.config.in_channels, context.frames, *conditions.image_latents.shape[2:])
+            past_latents, memory = conditions.encode(state.past_frames * 2 - 1), state.memory
+        if prepare is not None:
+            prepare(span.index)
+        context, memory = conditions.clip(past_latents, memory, *clip_voice(voice, span))
+        state = None  # and with it the memory before this clip, which sampling has no use for
         noise = draw_noise(span.index, shape) if draw_noise else torch.randn(shape, generator=generator)
-        latents = _sample(denoiser, noise.to(models.device), settings, span.index, on_step, wrap_denoiser)
-        frames = decode_frames(vae, latents, models.dtype)
+        frames = render(context, noise, span.index)
         past_frames = frames[-settings.past_frames :].clone()
         state = ClipState(span.index, past_frames, memory, generator.get_state())
         yield Clip(span.index, frames[: span.keep], state)

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from ..memo_avatar.clip_loop import (
-    VAE_SCALE,
     VAE_STRIDE,
     Clip,
     ClipState,
     MemoModels,
     SamplingSettings,
     VideoConditions,
-    clip_voice,
+    render_clips,
 )
 from ..memo_avatar.clip_plan import clip_spans
 from ..memo_avatar.context import ClipContext
@@ -159,41 +158,32 @@ def generate_video(
 ) -> Iterator[Clip]:
     """Yield each clip when it is done; ``state`` continues after a finished one.
 
-    The loop of ``memo_avatar.clip_loop.generate_clips`` with the host's sampling in place of ours: equal
-    inputs give equal videos to rounding. A clip's state that is kept while the next clip is made keeps
-    gigabytes on the device.
+    The clip loop with the host's sampling in place of ours: equal inputs give equal videos to rounding.
     """
     check_sampler(job.sampler_name)
     check_clip(job)
-    settings, vae, models = job.settings, HostVAE(job.vae), _models(job)
-    spans = clip_spans(job.num_frames, settings.frames_per_clip)
+    spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
     progress = Progress(job.model, len(spans), job.steps)
     load(job.memo.patchers())
-    conditions = VideoConditions(models, vae, job.portrait.portrait, settings)
-    generator = torch.Generator().manual_seed(job.seed % _MAX_SEED)
-    if state is not None:
-        generator.set_state(state.generator)
+    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait.portrait, job.settings)
     sigmas = job.sigmas()
-    for span in spans[0 if state is None else state.clip_index + 1 :]:
+
+    def prepare(clip_index: int) -> None:
         management.throw_exception_if_processing_interrupted()
-        past_latents, memory = None, None
-        if state is not None:
-            past = vae.encode(state.past_frames * 2 - 1)
-            past_latents = past.to(models.device, models.dtype) * VAE_SCALE
-            memory = state.memory
         load([job.model, *job.memo.patchers()], context_bytes(job))
-        audio, emotion = clip_voice(job.voice.voice, span)
-        context, memory = conditions.clip(past_latents, memory, audio, emotion)
-        state = None  # and with it the memory before this clip: gigabytes that sampling can use
         if video is not None:
-            video.clip_index = span.index
-        noise = torch.randn(job.latent_shape, generator=generator)
-        latents = sample_clip(job, context, noise, sigmas, span.index, progress.on_step(span.index))
+            video.clip_index = clip_index
+
+    def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
+        latents = sample_clip(job, context, noise, sigmas, clip_index, progress.on_step(clip_index))
         frames = job.vae.decode(latents[0].transpose(0, 1))  # (1, 4, F, h, w) -> (F, 4, h, w) -> (F, H, W, 3)
-        frames = frames.movedim(-1, 1).to("cpu", torch.float32)
-        state = ClipState(span.index, frames[-settings.past_frames :].clone(), memory, generator.get_state())
-        progress.on_clip(span.index, frames[span.keep - 1])
-        yield Clip(span.index, frames[: span.keep], state)
+        return frames.movedim(-1, 1).to("cpu", torch.float32)
+
+    seed = job.seed % _MAX_SEED
+    for clip in render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare):
+        progress.on_clip(clip.index, clip.frames[-1])
+        yield clip
+        del clip  # and with it the memory before the next clip
 
 
 def check_sampler(name: str) -> None:

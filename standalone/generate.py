@@ -115,6 +115,7 @@ def render(
                 for frames in inputs.delivery.frames(clip.frames, clip.index * settings.frames_per_clip):
                     writer.write(frames)
                 progress.on_clip(clip.index)
+                del clip  # and with it the memory before the next clip
     except KeyboardInterrupt:
         note("Stopped.")
     except Exception:

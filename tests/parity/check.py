@@ -24,9 +24,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from memo_avatar.audio_features import voice_features
 from memo_avatar.checkpoint import load_memo
+from memo_avatar.clip_denoiser import ClipDenoiser
 from memo_avatar.clip_loop import (
     VAE_STRIDE,
-    ClipDenoiser,
     Denoise,
     MemoModels,
     Portrait,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from memo_avatar.clip_denoiser import ClipDenoiser, guided
 from memo_avatar.clip_loop import (
-    ClipDenoiser,
     ClipState,
     Denoise,
     MemoModels,
@@ -18,7 +19,6 @@ from memo_avatar.clip_loop import (
     SamplingSettings,
     Voice,
     generate_clips,
-    guided,
 )
 from tests.helpers.tiny_memo import PoolingVAE, tiny_memo, tiny_portrait, tiny_voice
 
@@ -60,6 +60,22 @@ def test_resume_equals_an_uninterrupted_run(models: MemoModels) -> None:
     rest = list(generate_clips(*arguments, state=state))
     assert [clip.index for clip in rest] == [1, 2]
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(whole[1:], rest, strict=True))
+
+
+def test_the_memory_before_a_clip_is_gone_while_it_is_sampled(models: MemoModels) -> None:
+    """Gigabytes at the trained size; a resumed video must not keep them either."""
+    before: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+    arguments = (models, PoolingVAE(), tiny_portrait(), tiny_voice(12), SETTINGS)
+
+    def look(_clip: int, _step: int, _latents: Tensor) -> None:
+        alive.extend(tensor() is not None for tensor in before)
+
+    clips = generate_clips(*arguments, state=next(generate_clips(*arguments)).state, on_step=look)
+    for clip in clips:
+        before = [weakref.ref(tensor) for tensor in clip.state.memory.tensors().values()]
+        del clip
+    assert alive and not any(alive)
 
 
 def test_one_generator_continues_across_clips(models: MemoModels) -> None:

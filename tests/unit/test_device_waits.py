@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.flops import MetaVAE
-from memo_avatar.clip_loop import ClipDenoiser, Portrait, SamplingSettings, VideoConditions
+from memo_avatar.clip_denoiser import ClipDenoiser
+from memo_avatar.clip_loop import Portrait, SamplingSettings, VideoConditions
 from memo_avatar.solvers import flow_sigmas, sample_adams_bashforth, sample_euler
 from teacache_core import StepCache, StepCacheConfig
 from teacache_core import run as cache_run
