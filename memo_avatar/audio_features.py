@@ -18,12 +18,22 @@ from torch import Tensor
 
 from .clip_plan import SAMPLE_RATE, frame_count, padded_frame_count
 from .conv_features import ConvFeatures, Recording
+from .media import MediaError
 from .voice_windows import StoredStates, WindowPlan, windowed_states
 
 WINDOW = 5  # wav2vec2 states that one frame sees: two before, its own, two after
 
 OnLayer = Callable[[float], None]
 """Called after every layer with the share of the work that is done, 0 to 1; may raise to stop it."""
+
+
+def check_width(layers: int, width: int, expected: int, where: str) -> None:
+    """Refuse an audio encoder of another size than the checkpoint's, whose projection takes ``expected``."""
+    if WINDOW * layers * width != expected:
+        raise MediaError(
+            f"expected an audio encoder whose layers x width x {WINDOW} is {expected} but got {layers} x "
+            f"{width} x {WINDOW} ({where}). Use the one that this checkpoint was trained with."
+        )
 
 
 class VoiceEncoder(Protocol):

@@ -12,7 +12,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..memo_avatar.audio_features import WINDOW, VoiceEncoder
+from ..memo_avatar.audio_features import VoiceEncoder
 from ..memo_avatar.emotion2vec import EmotionNet
 from ..memo_avatar.emotion_files import read_emotion_net
 from ..memo_avatar.emotion_labels import hear_emotions
@@ -65,17 +65,6 @@ def load_encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torc
             f"expected a wav2vec2 but got {type(net).__name__} (audio_encoder). Use wav2vec2-base-960h."
         )
     return (net if audio_encoder is None else HostAudioEncoder(net)), patcher.load_device
-
-
-def check_width(embeddings: Any, memo: MemoNets) -> None:
-    """Refuse an audio encoder of another size than the checkpoint's."""
-    layers, width = embeddings.shape[-2:]
-    expected = memo.config.audio_proj.input_dim
-    if WINDOW * layers * width != expected:
-        raise MediaError(
-            f"expected an audio encoder whose layers x width x {WINDOW} is {expected} but got {layers} x "
-            f"{width} x {WINDOW} (audio encoder). Use the one that this checkpoint was trained with."
-        )
 
 
 def model_folder(memo: MemoNets) -> Path:

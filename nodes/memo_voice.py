@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memo_avatar.audio_features import voice_features
+from ..memo_avatar.audio_features import check_width, voice_features
 from ..memo_avatar.clip_loop import SamplingSettings, Voice
 from ..memo_avatar.clip_plan import FPS
 from ..memo_avatar.emotion_files import find_emotion_files
@@ -20,7 +20,6 @@ from ..memo_avatar.media import MIN_SECONDS, MediaError, fit_length, is_silent, 
 from .host_nodes import ADVANCED, schema, show_text
 from .host_voice import (
     ShareProgress,
-    check_width,
     heard_emotions,
     load_encoder,
     model_folder,
@@ -128,7 +127,8 @@ class VoiceNode(io.ComfyNode):
         features = voice_features(
             listened.to(device), encoder, fps=FPS, frames_per_clip=clip, on_layer=ShareProgress()
         )
-        check_width(features.embeddings, memo)
+        layers, width = features.embeddings.shape[-2:]
+        check_width(layers, width, memo.config.audio_proj.input_dim, "audio encoder")
         count = features.embeddings.shape[0]
         labels = heard_emotions(memo, speech, count) if plan.auto else plan.per_frame(count)
         if plan.auto or len(plan.labels) > 1:

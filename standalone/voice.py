@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memo_avatar.audio_features import WINDOW, voice_features
+from memo_avatar.audio_features import check_width, voice_features
 from memo_avatar.clip_loop import Voice
 from memo_avatar.config import MemoConfig
 from memo_avatar.emotion2vec import EmotionNet
@@ -66,13 +66,7 @@ def encode_voice(
     from .wav2vec2 import load_wav2vec2
 
     encoder = load_wav2vec2(wav2vec2, device)
-    layers, width = encoder.shape
-    expected = config.audio_proj.input_dim
-    if WINDOW * layers * width != expected:
-        raise CommandError(
-            f"expected a wav2vec2 whose layers x width x 5 frames is {expected} "
-            f"but got {layers} x {width} x 5 ({wav2vec2}). Use the one that the checkpoint was trained with."
-        )
+    check_width(*encoder.shape, config.audio_proj.input_dim, str(wav2vec2))
     listened = sources.waveform if sources.vocals is None else sources.vocals
     if sources.separator is not None:
         listened = separated(options, sources.separator, len(sources.waveform))

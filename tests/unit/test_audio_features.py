@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from memo_avatar.audio_features import frame_windows, padded_length, voice_features
+from memo_avatar.audio_features import check_width, frame_windows, padded_length, voice_features
 from memo_avatar.conv_features import ConvFeatures, Recording
-from memo_avatar.media import load_audio
+from memo_avatar.media import MediaError, load_audio
 from memo_avatar.wav2vec2 import Wav2Vec2
 from standalone.wav2vec2 import load_wav2vec2
 from tests.helpers.media import write_tiny_wav2vec2
@@ -142,3 +142,9 @@ def test_frames_lie_where_interpolate_puts_them_after_ten_minutes() -> None:
     expected = functional.interpolate(whole, size=18_000, mode="linear", align_corners=True)
     parts = [features.at_frames(start, start + 6_000, 18_000) for start in (0, 6_000, 12_000)]
     torch.testing.assert_close(torch.cat(parts, dim=1), expected.transpose(1, 2), rtol=0, atol=1e-6)
+
+
+def test_an_encoder_of_another_size_is_told() -> None:
+    check_width(13, 768, 5 * 13 * 768, "wav2vec2")
+    with pytest.raises(MediaError, match=r"is 49920 but got 25 x 1024 x 5 \(wav2vec2-large\)\. Use "):
+        check_width(25, 1024, 5 * 13 * 768, "wav2vec2-large")
