@@ -115,11 +115,12 @@ class Learned:
     calibration: Calibration
     traces: list[Trace]
 
-    def raw_threshold(self, computed: int) -> float:
+    def raw_threshold(self, computed: int, *, compute_last: bool) -> float:
         """Threshold on the bare signal with which TeaCache computes this many steps of a recorded clip."""
         runs = [recording.signal_change for recording in self.calibration.recordings]
         grid = torch.logspace(-3, 0.5, 400).tolist()
-        counts = [sum(count_computed(run, value) for run in runs) / len(runs) for value in grid]
+        count = partial(count_computed, compute_last=compute_last)
+        counts = [sum(count(run, value) for run in runs) / len(runs) for value in grid]
         best = min(abs(count - computed) for count in counts)
         nearest = [v for v, count in zip(grid, counts, strict=True) if abs(count - computed) == best]
         return nearest[len(nearest) // 2]
@@ -170,7 +171,7 @@ def _main_rows(learned: Learned, speedup: float) -> list[Method]:
     """Our presets, plain solvers, TeaCache as published, uniform skipping."""
     count, times, known = COSTS[speedup], f"{speedup}x", learned.calibration
     target = StepCacheConfig(target_speedup=speedup)
-    raw = StepCacheConfig.published(learned.raw_threshold(count))
+    raw = StepCacheConfig.published(learned.raw_threshold(count, compute_last=True))
     scaled = StepCacheConfig.published(THRESHOLDS[speedup])
     return [
         ours(f"schedule, forecast {times}", target, known),
@@ -198,7 +199,7 @@ def _rivals(learned: Learned, speedup: float) -> list[Method]:
 def _variants(learned: Learned, speedup: float) -> list[Method]:
     """One thing changed at a time."""
     count, times, known = COSTS[speedup], f"{speedup}x", learned.calibration
-    raw = StepCacheConfig(rel_l1_thresh=learned.raw_threshold(count))
+    raw = StepCacheConfig(rel_l1_thresh=learned.raw_threshold(count, compute_last=False))
     residual = StepCacheConfig(target_speedup=speedup, target="residual")
     return [
         ours(

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,7 @@ class Calibration:
     """Fitted from recordings of full runs.
 
     coefficients: degree-4 polynomial from signal change to output change, highest power first, trusted
-    between low and high. thresholds: (public, effective) pairs; the effective one is compared with
-    accumulated rescaled change.
+    between low and high.
     """
 
     recordings: tuple[Recording, ...]
@@ -46,7 +46,6 @@ class Calibration:
     low: float
     high: float
     r_squared: float
-    thresholds: tuple[tuple[float, float], ...]
     fingerprint: Fingerprint | None = None
 
     @classmethod
@@ -56,20 +55,17 @@ class Calibration:
         """
         _check_recordings(recordings)
         if not all(recording.signal_change for recording in recordings):
-            return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, PUBLISHED_TABLE, fingerprint)
+            return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, fingerprint)
         signal = [value for recording in recordings for value in recording.signal_change]
         output = [value for recording in recordings for value in recording.output_change]
         weights = [value for recording in recordings for value in _step_lengths(recording)]
         coefficients, r_squared = fit_polynomial(signal, output, weights)
-        rescale = Rescale(coefficients, min(signal), max(signal))
-        increments = [[rescale(value) for value in recording.signal_change] for recording in recordings]
         return cls(
             recordings=tuple(recordings),
             coefficients=coefficients,
             low=min(signal),
             high=max(signal),
             r_squared=r_squared,
-            thresholds=fit_thresholds(increments),
             fingerprint=fingerprint,
         )
 
@@ -83,11 +79,24 @@ class Calibration:
         """Signal change -> expected output change."""
         return Rescale(self.coefficients, self.low, self.high)
 
-    def effective_threshold(self, rel_l1_thresh: float) -> float:
+    @cached_property
+    def increments(self) -> list[list[float]]:
+        """The rescaled changes of each recorded run; none where no signal was watched."""
+        runs = (recording.signal_change for recording in self.recordings)
+        return [[self.rescale(value) for value in run] for run in runs if run]
+
+    @cached_property
+    def thresholds(self) -> dict[bool, tuple[tuple[float, float], ...]]:
+        """(public, effective) pairs without and with the last step always computed: on so few steps one
+        more or less is a tenth of the speed-up.
+        """
+        return {last: fit_thresholds(self.increments, compute_last=last) for last in (False, True)}
+
+    def effective_threshold(self, rel_l1_thresh: float, *, compute_last: bool = False) -> float:
         """The accumulated rescaled change at which a public threshold computes: monotone, linear between
         knots.
         """
-        knots = ((0.0, 0.0), *self.thresholds)
+        knots = ((0.0, 0.0), *self.thresholds[compute_last])
         for (x0, y0), (x1, y1) in pairwise(knots):
             if rel_l1_thresh <= x1:
                 return y0 + (y1 - y0) * (rel_l1_thresh - x0) / (x1 - x0)
@@ -117,7 +126,6 @@ class Calibration:
             "coefficients": list(self.coefficients),
             "range": [self.low, self.high if math.isfinite(self.high) else None],
             "r_squared": self.r_squared,
-            "thresholds": [list(pair) for pair in self.thresholds],
             "recordings": [recording.to_json() for recording in self.recordings],
         }
 
@@ -139,9 +147,6 @@ class Calibration:
                 low=float(values["range"][0]),
                 high=math.inf if values["range"][1] is None else float(values["range"][1]),
                 r_squared=float(values["r_squared"]),
-                thresholds=tuple(
-                    (float(public), float(effective)) for public, effective in values["thresholds"]
-                ),
                 fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
             )
         except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -153,9 +158,9 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write as JSON; a reader never sees half a file."""
         path = Path(path)
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
-        partial.replace(path)
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -227,24 +232,28 @@ def _step_lengths(recording: Recording) -> list[float]:
     return lengths if len(lengths) == len(recording.signal_change) else [1.0] * len(recording.signal_change)
 
 
-def count_computed(increments: Sequence[float], threshold: float) -> int:
+def count_computed(increments: Sequence[float], threshold: float, *, compute_last: bool = False) -> int:
     """Evaluations that TeaCache computes in a run with these changes; the first one always."""
     computed, accumulated = 1, 0.0
-    for increment in increments:
+    for step, increment in enumerate(increments, start=1):
         accumulated += increment
-        if accumulated >= threshold:
+        if accumulated >= threshold or (compute_last and step == len(increments)):
             computed, accumulated = computed + 1, 0.0
     return computed
 
 
-def fit_thresholds(increments: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+def fit_thresholds(
+    increments: Sequence[Sequence[float]], *, compute_last: bool = False
+) -> tuple[tuple[float, float], ...]:
     """Effective thresholds that make the published table hold on the recorded runs; increasing."""
-    largest = max(sum(run) for run in increments)
+    largest = max((sum(run) for run in increments), default=0.0)
     if largest <= 0:
         return PUBLISHED_TABLE
     grid = to_floats(torch.logspace(-3, 0, 1200, dtype=torch.float64) * largest)
     evaluations = sum(len(run) + 1 for run in increments)
-    speedups = [evaluations / sum(count_computed(run, threshold) for run in increments) for threshold in grid]
+
+    count = partial(count_computed, compute_last=compute_last)
+    speedups = [evaluations / sum(count(run, threshold) for run in increments) for threshold in grid]
     pairs: list[tuple[float, float]] = []
     for public, wanted in PUBLISHED_TABLE:
         miss = [abs(math.log(speedup / wanted)) for speedup in speedups]

@@ -70,7 +70,7 @@ def plan_run(
     if calibration is None:
         return RunPlan(threshold=config.rel_l1_thresh)
     return RunPlan(
-        threshold=calibration.effective_threshold(config.rel_l1_thresh),
+        threshold=calibration.effective_threshold(config.rel_l1_thresh, compute_last=config.compute_last),
         rescale=calibration.rescale,
         signal_scale=(len(sigmas) - 1) / len(calibration.sigmas),
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from teacache_core import Calibration, StepCache, StepCacheConfig
+from teacache_core.calibration import PUBLISHED_TABLE, count_computed
 from teacache_core.run import CacheRun
 from tests.helpers.toy_denoiser import SmoothDenoiser, ToyDenoiser, flow_sigmas, sample
 
@@ -300,6 +301,21 @@ def test_a_learned_schedule_can_be_replayed_from_its_report_damping_included() -
     assert again.config.mode == "mask"
     for clip, latents in enumerate(noise):
         assert torch.equal(sample(again, net, latents, clip_index=clip), videos[clip])
+
+
+@pytest.mark.parametrize("compute_last", [False, True])
+@pytest.mark.parametrize("threshold", [threshold for threshold, _ in PUBLISHED_TABLE])
+def test_a_run_computes_what_its_calibration_counted(threshold: float, compute_last: bool) -> None:
+    net, recorder = SmoothDenoiser(), StepCache(StepCacheConfig(calibrate=True))
+    net.weight.zero_()  # a signal of the timestep alone: skipped steps do not change it
+    sample(recorder, net, torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(0)))
+    calibration = recorder.make_calibration()
+    effective = calibration.effective_threshold(threshold, compute_last=compute_last)
+    counted = count_computed(calibration.increments[0], effective, compute_last=compute_last)
+    cache = StepCache(StepCacheConfig(rel_l1_thresh=threshold, compute_last=compute_last), calibration)
+    sample(cache, net, torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(1)))
+    assert cache.report.totals().computed == counted < 20
+    assert cache.report.masks()[0].endswith("1") or not compute_last
 
 
 def test_a_threshold_without_a_calibration_says_that_it_has_no_fixed_meaning() -> None:

@@ -173,13 +173,15 @@ def made_recording(seed: int, steps: int = 20) -> Recording:
     )
 
 
-def test_thresholds_mean_the_published_speedups_on_other_runs() -> None:
+@pytest.mark.parametrize("compute_last", [False, True])
+def test_thresholds_mean_the_published_speedups_on_other_runs(compute_last: bool) -> None:
     calibration = Calibration.fit([made_recording(seed) for seed in range(4)])
+    others = [made_recording(seed).signal_change for seed in range(10, 18)]
     for threshold, speedup in PUBLISHED_TABLE:
-        effective = calibration.effective_threshold(threshold)
+        effective = calibration.effective_threshold(threshold, compute_last=compute_last)
         counts = [
-            count_computed([calibration.rescale(x) for x in made_recording(seed).signal_change], effective)
-            for seed in range(10, 18)
+            count_computed([calibration.rescale(x) for x in run], effective, compute_last=compute_last)
+            for run in others
         ]
         assert 20 / (sum(counts) / len(counts)) == pytest.approx(speedup, rel=0.1)
 
@@ -197,6 +199,8 @@ def test_counting_follows_the_published_rule() -> None:
     assert count_computed([0.1] * 9, 0.25) == 4  # computed at 0, 3, 6, 9
     assert count_computed([0.1] * 9, 0.05) == 10
     assert count_computed([0.1] * 9, 5.0) == 1
+    assert count_computed([0.1] * 9, 5.0, compute_last=True) == 2
+    assert count_computed([0.1] * 9, 0.25, compute_last=True) == 4  # 9 is the last one anyway
 
 
 def test_a_calibration_survives_its_file(tmp_path) -> None:
