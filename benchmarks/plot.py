@@ -32,6 +32,7 @@ COLOURS = (
     (60, 60, 120),
     (230, 140, 170),
     (20, 20, 20),
+    (170, 190, 215),
 )
 PANELS = (
     ("psnr", "PSNR against 20 Euler steps (dB)"),
