@@ -169,7 +169,7 @@ def test_two_cache_rules(command: Command, capsys: pytest.CaptureFixture[str]) -
 def test_wav2vec2_of_another_size(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_tiny_wav2vec2(command.folder / "other", hidden_size=32)
     assert command.run(wav2vec2=other) == 2
-    assert "x 5 frames is 160 but got 2 x 32 x 5" in error_line(capsys)
+    assert "x 5 is 160 but got 2 x 32 x 5" in error_line(capsys)
 
 
 def test_face_embedding_of_another_size(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
