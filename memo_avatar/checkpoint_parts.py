@@ -16,6 +16,7 @@ from .checkpoint_kinds import (
     explain_folder,
     explain_missing_weights,
 )
+from .model_folder import parse_config
 from .weights_file import CheckpointError, StoredTensor, WeightsFile, read_header
 
 SHOWN_KEYS = 10
@@ -73,7 +74,7 @@ def _folder_part(folder: Path) -> Part:
         raise CheckpointError(
             f"expected a readable {CONFIG_NAME} but got: {error} ({folder}). Download it beside the weights."
         ) from error
-    return Part(read_header(weights), "", _parse_config(text, str(config)))
+    return Part(read_header(weights), "", parse_config(text, str(config)))
 
 
 def _file_parts(path: Path) -> dict[str, Part]:
@@ -105,18 +106,4 @@ def _file_part(file: WeightsFile, name: str) -> Part:
             f"expected the config of {name} in the metadata but got none ({file.path}, {entry}). "
             "Another program saved this file and dropped it; convert MEMO's folder again."
         )
-    return Part(file, f"{name}.", _parse_config(file.metadata[entry], f"{file.path}, {entry}"))
-
-
-def _parse_config(text: str, where: str) -> Mapping[str, Any]:
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(
-            f"expected JSON but got: {error} ({where}). Download the file again."
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"expected a JSON object but got a {type(config).__name__} ({where}). Download the file again."
-        )
-    return config
+    return Part(file, f"{name}.", parse_config(file.metadata[entry], f"{file.path}, {entry}"))

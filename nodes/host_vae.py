@@ -7,7 +7,6 @@ tiling and offloading are the host's.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from itertools import pairwise
@@ -21,13 +20,12 @@ import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
+from ..memo_avatar.model_folder import read_vae
 from ..memo_avatar.torch_ops import sdpa_attention
-from ..memo_avatar.weights_file import CheckpointError, check_state, read_all
+from ..memo_avatar.weights_file import check_state
 from .host_memory import fill, make_patcher
 
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 _HOST_SIZES = ([128, 256, 512, 512], 2, 32)
-_RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 class _Resnet(nn.Module):
@@ -201,31 +199,12 @@ class SmallVAE(comfy.sd.VAE):
 
 def load_vae(folder: Path) -> Any:
     """A diffusers AutoencoderKL folder as a VAE."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("_class_name") != "AutoencoderKL" or config.get("latent_channels") != 4:
-        raise CheckpointError(
-            f"expected an AutoencoderKL of 4 channels but got {config.get('_class_name')} of "
-            f"{config.get('latent_channels')} ({folder}). Use the folder of stabilityai/sd-vae-ft-mse."
-        )
-    path = folder / WEIGHTS_NAME
-    state = _renamed(read_all(path))
+    config, state, path = read_vae(folder)
     expected = SmallAutoencoder(config, attention=sdpa_attention, operations=nn, device="meta")
     # Under dynamic VRAM the host itself takes a missing or misshapen weight without a word.
     check_state(expected, state, path, "VAE")
     sizes = (config["block_out_channels"], config["layers_per_block"], config["norm_num_groups"])
     return comfy.sd.VAE(sd=state) if sizes == _HOST_SIZES else SmallVAE(config, state)
-
-
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published sd-vae-ft-mse has the attention's old names, and 1×1 convolutions for linear layers."""
-    renamed = {}
-    for key, tensor in state.items():
-        if ".attentions." in key:
-            for old, new in _RENAMED.items():
-                key = key.replace(old, new)
-            tensor = tensor[:, :, 0, 0] if tensor.ndim == 4 else tensor
-        renamed[key] = tensor
-    return renamed
 
 
 def _quietly(call: Any, **arguments: Any) -> None:

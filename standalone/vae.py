@@ -7,15 +7,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .errors import CommandError
-from .weights import load_strictly, read_config, read_weights
+from memo_avatar.model_folder import read_vae
+from memo_avatar.weights_file import check_state
 
-WHAT = "VAE"
 PIXELS_PER_BATCH = (
     512 * 512
 )  # one trained-size frame at a time bounds the activations; small frames go together
-# diffusers 0.18 renamed the middle attention's layers; the published sd-vae-ft-mse has the old names.
-RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 class DiffusersVAE:
@@ -41,35 +38,15 @@ class DiffusersVAE:
 
 def load_vae(folder: Path, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> DiffusersVAE:
     """A diffusers folder, such as stabilityai/sd-vae-ft-mse's. What overflows in float16 stays in float32."""
-    config = read_config(folder, WHAT)
-    if config.get("_class_name") != "AutoencoderKL":
-        raise CommandError(
-            f"expected _class_name AutoencoderKL but got {config.get('_class_name')} "
-            f"({folder / 'config.json'}). "
-            "Give the folder of stabilityai/sd-vae-ft-mse."
-        )
-    state, path = read_weights(folder, ["diffusion_pytorch_model.safetensors"], WHAT)
+    config, state, path = read_vae(folder)
     model: Any = AutoencoderKL.from_config(config)
-    load_strictly(model, _rename(state, model), path, WHAT)
+    check_state(model, state, path, "VAE")
+    model.load_state_dict(state)
     if dtype is torch.float16 and config.get("force_upcast", True):
         dtype = torch.float32
     # nn.Module's own `to`: diffusers' warns about parts to keep in float32 even where there are none.
     nn.Module.to(model, device=device, dtype=dtype)
     return DiffusersVAE(model.eval().requires_grad_(False))
-
-
-def _rename(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Keys of a published file -> the model's own; its 1×1 convolutions of attention become linear layers."""
-    expected = model.state_dict()
-    renamed = {}
-    for key, tensor in state.items():
-        if key not in expected:
-            for old, new in RENAMED.items():
-                key = key.replace(old, new)
-        if key in expected and tensor.ndim == 4 and expected[key].ndim == 2:
-            tensor = tensor[:, :, 0, 0]
-        renamed[key] = tensor
-    return renamed
 
 
 def _batch_size(pixels_per_frame: int) -> int:
