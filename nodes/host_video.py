@@ -180,7 +180,9 @@ def generate_video(
         return frames.movedim(-1, 1).to("cpu", torch.float32)
 
     seed = job.seed % _MAX_SEED
-    for clip in render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare):
+    clips = render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare)
+    del state  # the loop drops its memory as soon as it can
+    for clip in clips:
         progress.on_clip(clip.index, clip.frames[-1])
         yield clip
         del clip  # and with it the memory before the next clip

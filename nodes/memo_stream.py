@@ -225,8 +225,10 @@ def finish_segments(
     if video is not None and learned is not None:
         video.cache.calibration = learned
     done, unsaved, due = 0 if state is None else state.clip_index + 1, None, 0.0
+    clips = generate_video(job, video, state)
+    del state  # the loop drops its memory as soon as it can
     try:
-        for clip in generate_video(job, video, state):
+        for clip in clips:
             frames = delivery.frames(clip.frames, clip.index * job.settings.frames_per_clip)
             write_segment(work.segment(clip.index), frames, delivery.fps)
             work.save_colour(delivery)

@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,43 @@ def stopped_and_continued(world: World) -> dict[str, Any]:
             interrupted = True
     so_far = read_video(work.folder / stream.SO_FAR)
     state, learned = work.load()
-    again = make_file(world, job, "stopped")
+    with loaded_memory(world) as alive:
+        again = make_file(world, job, "stopped")
     return {
         "interrupted": interrupted,
         "frames so far": len(so_far),
         "continued after clip": state.clip_index,
         "learned": learned is not None,
+        "loaded memory gone": bool(alive) and not any(alive),
         "same file": again.read_bytes() == whole.read_bytes(),
     }
+
+
+@contextmanager
+def loaded_memory(world: World) -> Iterator[list[bool]]:
+    """Whether the memory that a continued video loads is still there, at every step and for every tensor."""
+    unfinished_video = world.module("nodes.memo_stream").Unfinished
+    progress = world.module("nodes.host_video").Progress
+    load, on_step = unfinished_video.load, progress.on_step
+    tensors: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def loading(self: Any) -> Any:
+        state, learned = load(self)
+        tensors.extend(weakref.ref(tensor) for tensor in state.memory.tensors().values())
+        return state, learned
+
+    def watching(self: Any, clip_index: int) -> Any:
+        inner = on_step(self, clip_index)
+
+        def callback(*arguments: Any) -> None:
+            inner(*arguments)
+            alive.extend(tensor() is not None for tensor in tensors)
+
+        return callback
+
+    with replaced(unfinished_video, "load", loading), replaced(progress, "on_step", watching):
+        yield alive
 
 
 def killed_at_any_moment(world: World) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def test_stopped_and_queued_again_the_file_is_that_of_an_uninterrupted_run(insid
         "interrupted": True,
         "frames so far": 32,
         "continued after clip": 1,
+        "loaded memory gone": True,
         "learned": True,
         "same file": True,
     }
