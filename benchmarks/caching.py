@@ -148,11 +148,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def finished_key(options: argparse.Namespace) -> str:
+    """Names the folder of finished videos: by checkpoint, length and every line of code that makes them."""
+    weights = Fingerprint.of(load_file(options.checkpoint / WEIGHTS))
+    digest = hashlib.sha256(json.dumps([weights.to_json(), options.clips]).encode())
+    for package in ("benchmarks", "demo", "memo_avatar", "standalone", "teacache_core"):
+        for source in sorted((ROOT / package).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:10]
+
+
 def main() -> None:
     """Make every row, print the table and the JSON."""
     options = parse()
-    weights = Fingerprint.of(load_file(options.checkpoint / WEIGHTS))
-    key = hashlib.sha256(json.dumps([weights.to_json(), options.clips]).encode()).hexdigest()[:10]
+    key = finished_key(options)
     rows: list[Row] = []
     for row in make_rows(options, options.folder / key):
         rows.append(row)

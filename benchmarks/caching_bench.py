@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
-from demo.evaluate import FRAMES, OTHERS_FROM, Case, DemoModel, held_out_cases
+from demo.calibrate import record_others, recording_cache
+from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
 from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_clips
-from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
+from teacache_core import Calibration
 
 CONVERGED_STEPS = 100
 CALIBRATION_VIDEOS, CALIBRATION_CLIPS = 2, 2
@@ -50,7 +51,7 @@ class Bench:
         """What other people's videos teach; recorded once."""
         path = self.folder / "learned.pt"
         if not path.exists():
-            learned = learn(self)
+            learned = learn(self.demo)
             torch.save((learned.calibration.to_json(), learned.traces), path)
             return learned
         calibration, traces = torch.load(path, weights_only=False)  # this program's own file
@@ -126,18 +127,10 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
 
 
-def learn(bench: Bench) -> Learned:
+def learn(demo: DemoModel) -> Learned:
     """Record other people's videos in full."""
-    demo = bench.demo
-    cache = StepCache(
-        StepCacheConfig(calibrate=True),
-        fingerprint=Fingerprint.of(demo.models.diffusion_net.state_dict()),
-        guidance_scale=demo.guidance_scale,
-    )
-    lessons = Lessons(cache)
-    others = held_out_cases(OTHERS_FROM + CALIBRATION_VIDEOS, CALIBRATION_CLIPS, demo.size)[OTHERS_FROM:]
-    for index, case in enumerate(others):
-        bench.video(make_subject(demo, case, 1000 + index), lessons.method())
+    lessons = Lessons(recording_cache(demo))
+    record_others(demo, CALIBRATION_VIDEOS, CALIBRATION_CLIPS, lessons.wrap)
     return lessons.learned()
 
 

@@ -138,10 +138,6 @@ class Lessons:
         self.traces.append(Trace())
         return self.cache.wrap(_Traced(denoiser, len(sigmas) - 1, self.traces[-1]), sigmas, clip_index)
 
-    def method(self) -> Method:
-        """As a row that is never shown."""
-        return Method("lessons", lambda: (self.wrap, lambda: (0, 0)))
-
     def learned(self) -> Learned:
         """After the clips."""
         return Learned(self.cache.make_calibration(), self.traces)

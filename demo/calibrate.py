@@ -8,9 +8,26 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from memo_avatar.clip_loop import WrapDenoiser
 from teacache_core import Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
+
+
+def recording_cache(demo: DemoModel) -> StepCache:
+    """A cache that skips nothing and learns."""
+    return StepCache(
+        StepCacheConfig(calibrate=True),
+        fingerprint=Fingerprint.of(demo.models.diffusion_net.state_dict()),
+        guidance_scale=demo.guidance_scale,
+    )
+
+
+def record_others(demo: DemoModel, videos: int, clips: int, wrap_denoiser: WrapDenoiser) -> None:
+    """Full runs of people whom no evaluation measures."""
+    cases = held_out_cases(OTHERS_FROM + videos, clips, demo.size)[OTHERS_FROM:]
+    for index, case in enumerate(tqdm(cases, desc="videos")):
+        demo.talk(case.portrait, case.waveform, case.emotion, seed=1000 + index, wrap_denoiser=wrap_denoiser)
 
 
 def main() -> None:
@@ -21,14 +38,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2)
     options = parser.parse_args()
     demo = DemoModel.load(options.checkpoint)
-    cache = StepCache(
-        StepCacheConfig(calibrate=True),
-        fingerprint=Fingerprint.of(demo.models.diffusion_net.state_dict()),
-        guidance_scale=demo.guidance_scale,
-    )
-    cases = held_out_cases(OTHERS_FROM + options.videos, options.clips, demo.size)[OTHERS_FROM:]
-    for index, case in enumerate(tqdm(cases, desc="videos")):
-        demo.talk(case.portrait, case.waveform, case.emotion, seed=1000 + index, wrap_denoiser=cache.wrap)
+    cache = recording_cache(demo)
+    record_others(demo, options.videos, options.clips, cache.wrap)
     calibration = cache.make_calibration()
     calibration.save(options.checkpoint / "calibration.json")
     tqdm.write(f"{len(calibration.recordings)} clips, R2 {calibration.r_squared:.2f}")

@@ -153,7 +153,7 @@ def measure(frames: Tensor, case: Case) -> Measured:
 
 
 def summarise(results: list[Measured], vae: float, seconds_per_frame: float) -> dict[str, float]:
-    """The figures of issue-sized reports, rounded to four digits."""
+    """Over all videos, rounded to four digits."""
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
