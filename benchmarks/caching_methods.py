@@ -206,6 +206,12 @@ def _variants(learned: Learned, speedup: float) -> list[Method]:
         ours(f"TeaCache, uncalibrated, forecast {times}", raw, None),
         ours(f"schedule, forecast of the residual {times}", residual, known),
         ours(
+            f"schedule, forecast of the residual + Adams-Bashforth {times}",
+            residual,
+            known,
+            sample_adams_bashforth,
+        ),
+        ours(
             f"uniform, reuse velocity {times}",
             StepCacheConfig(step_mask=uniform_mask(count), on_skip="reuse"),
             None,
