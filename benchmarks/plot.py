@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT, SIDE, LEGEND = 620, 460, 64, 330
+WIDTH, HEIGHT, SIDE, LEGEND = 620, 460, 64, 420
 INK, FAINT = (32, 36, 44), (226, 229, 235)
 COLOURS = (
     (38, 84, 158),
@@ -33,6 +33,7 @@ COLOURS = (
     (230, 140, 170),
     (20, 20, 20),
     (170, 190, 215),
+    (190, 110, 10),
 )
 PANELS = (
     ("psnr", "PSNR against 20 Euler steps (dB)"),
