@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -41,6 +42,7 @@ from demo.evaluate import CHECKPOINT, FRAMES
 from teacache_core import Fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("benchmarks", "demo", "memo_avatar", "standalone", "teacache_core")
 WEIGHTS = Path("diffusion_net") / "diffusion_pytorch_model.safetensors"
 
 
@@ -152,9 +154,9 @@ def finished_key(options: argparse.Namespace) -> str:
     """Names the folder of finished videos: by checkpoint, length and every line of code that makes them."""
     weights = Fingerprint.of(load_file(options.checkpoint / WEIGHTS))
     digest = hashlib.sha256(json.dumps([weights.to_json(), options.clips]).encode())
-    for package in ("benchmarks", "demo", "memo_avatar", "standalone", "teacache_core"):
-        for source in sorted((ROOT / package).rglob("*.py")):
-            digest.update(source.read_bytes())
+    used = [module for name, module in sys.modules.items() if name.split(".")[0] in PACKAGES]
+    for source in sorted({Path(module.__file__) for module in used if module.__file__}):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:10]
 
 

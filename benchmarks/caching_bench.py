@@ -17,6 +17,8 @@ from torch import Tensor
 
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
 from benchmarks.fidelity import psnr, ssim
+from demo.calibrate import CLIPS as CALIBRATION_CLIPS
+from demo.calibrate import VIDEOS as CALIBRATION_VIDEOS
 from demo.calibrate import record_others, recording_cache
 from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
@@ -24,7 +26,6 @@ from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_cl
 from teacache_core import Calibration
 
 CONVERGED_STEPS = 100
-CALIBRATION_VIDEOS, CALIBRATION_CLIPS = 2, 2
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from teacache_core import Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
 
+VIDEOS, CLIPS = 2, 2
+
 
 def recording_cache(demo: DemoModel) -> StepCache:
     """A cache that skips nothing and learns."""
@@ -34,8 +36,8 @@ def main() -> None:
     """Record some people's clips in full."""
     parser = argparse.ArgumentParser(description="Calibrate step caches on the demo model.")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--videos", type=int, default=2)
-    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--videos", type=int, default=VIDEOS)
+    parser.add_argument("--clips", type=int, default=CLIPS)
     options = parser.parse_args()
     demo = DemoModel.load(options.checkpoint)
     cache = recording_cache(demo)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from .folder_files import CONFIG_NAME
+
 PARTS = ("diffusion_net", "reference_net", "image_proj", "audio_proj")
 """MEMO's nets, in the order in which they are read."""
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 SINGLE_FILE = "a single-file MEMO checkpoint"
 

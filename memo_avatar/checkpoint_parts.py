@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint_kinds import (
-    CONFIG_NAME,
     PARTS,
-    WEIGHTS_NAME,
     explain_file,
     explain_folder,
     explain_missing_weights,
 )
-from .model_folder import parse_config
+from .folder_files import WEIGHTS_NAME, parse_config, read_config
 from .weights_file import CheckpointError, StoredTensor, WeightsFile, read_header
 
 SHOWN_KEYS = 10
@@ -67,14 +65,7 @@ def _folder_part(folder: Path) -> Part:
         raise CheckpointError(
             f"expected {WEIGHTS_NAME} but got none ({folder}). {explain_missing_weights(folder)}"
         )
-    config = folder / CONFIG_NAME
-    try:
-        text = config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"expected a readable {CONFIG_NAME} but got: {error} ({folder}). Download it beside the weights."
-        ) from error
-    return Part(read_header(weights), "", parse_config(text, str(config)))
+    return Part(read_header(weights), "", read_config(folder))
 
 
 def _file_parts(path: Path) -> dict[str, Part]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
 from .emotions import EmotionError
-from .model_table import CLASSIFIER, CONVERTED, WEIGHTS_NAME
+from .folder_files import WEIGHTS_NAME
+from .model_table import CLASSIFIER, CONVERTED
 from .weights_file import CheckpointError, check_state, read_all, replacing
 
 SAFE_TORCH = (2, 6)  # before, the restricted unpickler could be made to run code (CVE-2025-32434)

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .folder_files import CONFIG_NAME, WEIGHTS_NAME
+
 HUB = "https://huggingface.co"
 CONVERTED = "emotion2vec/model.safetensors"
 """What `convert-emotion` makes of emotion2vec's published pickle."""
 
 CLASSIFIER = "misc/audio_emotion_classifier"
 SEPARATOR = "misc/vocal_separator/Kim_Vocal_2.onnx"
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ REQUIRED = ("memo", "vae", "wav2vec2")
 
 _MEMO, _VAE, _WAV2VEC2 = "memoavatar/memo", "stabilityai/sd-vae-ft-mse", "facebook/wav2vec2-base-960h"
 _EMOTION = "emotion2vec/emotion2vec_plus_large"
-_CONFIG = "config.json"
 _NETS = {"diffusion_net": 6710.0, "reference_net": 3430.0, "audio_proj": 146.0, "image_proj": 6.3}
 
 
@@ -60,16 +60,16 @@ def _published(group: str, path: str, megabytes: float | None = None) -> ModelFi
 
 
 FILES: tuple[ModelFile, ...] = (
-    *(_published("memo", f"{net}/{_CONFIG}") for net in _NETS),
+    *(_published("memo", f"{net}/{CONFIG_NAME}") for net in _NETS),
     *(_published("memo", f"{net}/{WEIGHTS_NAME}", size) for net, size in _NETS.items()),
-    ModelFile("vae", f"vae/{_CONFIG}", _VAE, _CONFIG),
+    ModelFile("vae", f"vae/{CONFIG_NAME}", _VAE, CONFIG_NAME),
     ModelFile("vae", f"vae/{WEIGHTS_NAME}", _VAE, WEIGHTS_NAME, 335.0),
-    ModelFile("wav2vec2", f"wav2vec2/{_CONFIG}", _WAV2VEC2, _CONFIG),
+    ModelFile("wav2vec2", f"wav2vec2/{CONFIG_NAME}", _WAV2VEC2, CONFIG_NAME),
     ModelFile("wav2vec2", "wav2vec2/model.safetensors", _WAV2VEC2, "model.safetensors", 378.0),
     _published("face", "misc/face_analysis/models/scrfd_10g_bnkps.onnx"),
     _published("face", "misc/face_analysis/models/glintr100.onnx"),
     _published("vocals", SEPARATOR),
-    _published("emotion", f"{CLASSIFIER}/{_CONFIG}"),
+    _published("emotion", f"{CLASSIFIER}/{CONFIG_NAME}"),
     _published("emotion", f"{CLASSIFIER}/{WEIGHTS_NAME}"),
     ModelFile("emotion", "emotion2vec/model.pt", _EMOTION, "model.pt"),
 )

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from memo_avatar.clip_loop import Voice
 from memo_avatar.emotion_files import read_emotion_net
 from memo_avatar.emotions import EMOTIONS, EmotionError
+from memo_avatar.folder_files import WEIGHTS_NAME
 from memo_avatar.media import MediaError
-from memo_avatar.model_table import CLASSIFIER, CONVERTED, SEPARATOR, WEIGHTS_NAME
+from memo_avatar.model_table import CLASSIFIER, CONVERTED, SEPARATOR
 from memo_avatar.weights_file import CheckpointError
 from standalone import voice as voice_module
 from standalone.arguments import parse_video
