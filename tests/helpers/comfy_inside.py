@@ -27,8 +27,44 @@ SECONDS = 0.6  # 18 frames: two clips, the last of two frames
 PACKAGES = ("nodes", "memo_avatar", "teacache_core")
 
 
-class World:
-    """The pack's modules and one prepared video job of two clips on the tiny checkpoint."""
+class Pack:
+    """The loaded pack: its modules, and its way from a job to frames."""
+
+    def __init__(self, pack: Any) -> None:
+        self.pack = pack
+
+    def module(self, name: str) -> Any:
+        return sys.modules[f"{self.pack.__name__}.{name}"]
+
+    @property
+    def nodes(self) -> Any:
+        return self.module("nodes")
+
+    def clips(self, job: Any) -> tuple[Any, Any]:
+        """An iterator of clips, and the cache of their video."""
+        model, video = self.module("nodes.host_sampling").start_video(job.model, job.cfg)
+        clips = self.module("nodes.host_video").generate_video(replace(job, model=model), video)
+        return clips, None if video is None else video.cache
+
+    def run(self, job: Any) -> tuple[Any, Any]:
+        """All frames of a job, and its cache."""
+        import torch
+
+        clips, cache = self.clips(job)
+        return torch.cat([clip.frames for clip in clips]), cache
+
+    def frames(self, job: Any) -> Any:
+        return self.run(job)[0]
+
+    def cached(self, job: Any, **settings: Any) -> Any:
+        """A job with a step cache on its model."""
+        sampling, core = self.module("nodes.host_sampling"), self.module("teacache_core")
+        cache = sampling.CacheSettings(core.StepCacheConfig(**settings))
+        return replace(job, model=sampling.attach(job.model, cache))
+
+
+class World(Pack):
+    """The pack and one prepared video job of two clips on the tiny checkpoint."""
 
     def __init__(self, comfyui: Path, user: Path) -> None:
         start_host(comfyui, user)
@@ -38,20 +74,13 @@ class World:
         for name in PACKAGES:  # ComfyUI's first start does it; what counts is every start after
             compileall.compile_dir(folder / name, quiet=2)
         before, started = set(sys.modules), time.process_time()  # a busy machine is not our slowness
-        self.pack = load_pack(folder)
+        super().__init__(load_pack(folder))
         self.import_seconds = time.process_time() - started
         packages = top_level(name for name in sys.modules if not name.startswith(self.pack.__name__))
         self.new_packages = sorted(packages - top_level(before) - sys.stdlib_module_names)
         self.pack.comfy_entrypoint()
         self.job = self.make_job()
         self._results: dict[str, Any] = {}
-
-    def module(self, name: str) -> Any:
-        return sys.modules[f"{self.pack.__name__}.{name}"]
-
-    @property
-    def nodes(self) -> Any:
-        return self.module("nodes")
 
     def make_job(self, seconds: float = SECONDS) -> Any:
         """Load, encode, and a job."""
@@ -82,32 +111,13 @@ class World:
         return replace(self.job, voice=replace(voice, voice=inner, waveform=sound), **changes)
 
     def cached(self, job: Any = None, **settings: Any) -> Any:
-        """A job with a step cache on its model."""
-        sampling, core = self.module("nodes.host_sampling"), self.module("teacache_core")
-        job = job or self.job
-        cache = sampling.CacheSettings(core.StepCacheConfig(**settings))
-        return replace(job, model=sampling.attach(job.model, cache))
+        """A job, or the prepared one, with a step cache on its model."""
+        return super().cached(job or self.job, **settings)
 
     def threshold(self, value: float, job: Any = None) -> Any:
         """A job through the node, in mode threshold."""
         job = job or self.job
         return replace(job, model=self.nodes.TeaCacheNode.execute(job.model, "threshold", 2.0, value).args[0])
-
-    def clips(self, job: Any) -> tuple[Any, Any]:
-        """An iterator of clips, and the cache of their video."""
-        model, video = self.module("nodes.host_sampling").start_video(job.model, job.cfg)
-        clips = self.module("nodes.host_video").generate_video(replace(job, model=model), video)
-        return clips, None if video is None else video.cache
-
-    def run(self, job: Any) -> tuple[Any, Any]:
-        """All frames of a job, and its cache."""
-        import torch
-
-        clips, cache = self.clips(job)
-        return torch.cat([clip.frames for clip in clips]), cache
-
-    def frames(self, job: Any) -> Any:
-        return self.run(job)[0]
 
     @property
     def plain(self) -> Any:
