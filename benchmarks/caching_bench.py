@@ -22,7 +22,9 @@ from demo.calibrate import VIDEOS as CALIBRATION_VIDEOS
 from demo.calibrate import record_others, recording_cache
 from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
-from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_clips
+from memo_avatar.clips.loop import generate_clips
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import Portrait, Voice
 from teacache_core import Calibration
 
 CONVERGED_STEPS = 100

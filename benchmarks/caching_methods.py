@@ -25,7 +25,7 @@ from benchmarks.rivals import (
     sample_dpmpp_2m,
     wrapper,
 )
-from memo_avatar.solvers import Solver, sample_adams_bashforth, sample_euler
+from memo_avatar.clips.solvers import Solver, sample_adams_bashforth, sample_euler
 from teacache_core import Calibration, StepCache, StepCacheConfig
 from teacache_core.calibration import count_computed
 

@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from memo_avatar.checkpoint import build_models, uninitialized
-from memo_avatar.clip_denoiser import ClipDenoiser
-from memo_avatar.clip_loop import MemoModels, Portrait, SamplingSettings, VideoConditions
-from memo_avatar.config import (
+from memo_avatar.checkpoint.load import uninitialized
+from memo_avatar.clips.conditions import VideoConditions
+from memo_avatar.clips.denoiser import ClipDenoiser
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import Portrait
+from memo_avatar.model.config import (
     AudioProjectionConfig,
     ImageProjectionConfig,
     MemoConfig,
     ReferenceUNetConfig,
     UNet3DConfig,
 )
+from memo_avatar.model.nets import MemoModels, build_models
 from memo_avatar.torch_ops import sdpa_attention
 
 Result = TypeVar("Result")

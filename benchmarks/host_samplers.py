@@ -53,7 +53,7 @@ class Host(Pack):
         start_host(comfyui, user)
         super().__init__(load_pack(ROOT))
         self.pack.comfy_entrypoint()
-        self.loaded = self.nodes.LoadMemo.execute(self.module("nodes.memo_load").DEMO, "auto").args
+        self.loaded = self.nodes.LoadMemo.execute(self.module("nodes.host.folders").DEMO, "auto").args
         self.jobs = [self.make_job(portrait, voice, seconds) for portrait, voice in SUBJECTS]
 
     def make_job(self, portrait: str, voice: str, seconds: float) -> Any:
@@ -62,7 +62,7 @@ class Host(Pack):
         image, sound = self.nodes.DemoNode.execute(portrait, voice).args[:2]
         face = self.nodes.PortraitNode.execute(image, memo, memo.size, memo.size, "crop").args[0]
         speech = self.nodes.VoiceNode.execute(sound, memo, "neutral", 1.0, seconds).args[0]
-        job = self.module("nodes.host_video").VideoJob
+        job = self.module("nodes.host.video").VideoJob
         return job(model, memo, face, speech, vae, 42, STEPS, memo.guidance_scale, "euler", "normal")
 
     def plain(self, job: Any) -> tuple[Any, float]:
@@ -71,7 +71,7 @@ class Host(Pack):
 
     def faster(self, job: Any) -> tuple[Any, float]:
         """The same through TeaCache for MEMO as it comes, at `SPEEDUP`."""
-        mode = self.module("nodes.step_cache").SPEEDUP
+        mode = self.module("nodes.teacache").SPEEDUP
         model = self.nodes.TeaCacheNode.execute(job.model, mode, SPEEDUP, 0.0).args[0]
         return self.counted(replace(job, model=model))
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memo_avatar.clip_denoiser import ClipDenoiser
+from memo_avatar.clips.denoiser import ClipDenoiser
 
 Velocities = dict[str, Tensor]
 

@@ -26,14 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memo_avatar.audio_features import VoiceFeatures, voice_features
-from memo_avatar.clip_plan import FPS, SAMPLE_RATE
-from memo_avatar.emotion2vec import Emotion2vecConfig, EmotionNet
-from memo_avatar.emotion_labels import hear_emotions
-from memo_avatar.media import load_audio
+from memo_avatar.timing import FPS, SAMPLE_RATE
 from memo_avatar.torch_ops import sdpa_attention
-from memo_avatar.voice_windows import WindowPlan
-from memo_avatar.wav2vec2 import Wav2Vec2
+from memo_avatar.voice.emotion2vec import Emotion2vecConfig, EmotionNet
+from memo_avatar.voice.emotions import hear_emotions
+from memo_avatar.voice.features import VoiceFeatures, voice_features
+from memo_avatar.voice.sound import load_audio
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
+from memo_avatar.voice.windows import WindowPlan
 from standalone.wav2vec2 import load_wav2vec2
 
 ROOT = Path(__file__).resolve().parent.parent

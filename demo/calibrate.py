@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from memo_avatar.clip_loop import WrapDenoiser
+from memo_avatar.clips.loop import WrapDenoiser
 from teacache_core import Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases

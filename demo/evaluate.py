@@ -20,17 +20,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from memo_avatar.audio_features import voice_features
-from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_loop import (
-    MemoModels,
-    Portrait,
-    SamplingSettings,
-    Voice,
-    WrapDenoiser,
-    generate_clips,
-)
-from memo_avatar.wav2vec2 import Wav2Vec2
+from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.clips.loop import WrapDenoiser, generate_clips
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import Portrait, Voice
+from memo_avatar.model.nets import MemoModels
+from memo_avatar.voice.features import voice_features
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
 from standalone.vae import DiffusersVAE, load_vae
 from standalone.wav2vec2 import load_wav2vec2
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from memo_avatar.images import load_portrait
+from memo_avatar.portrait.images import load_portrait
 
 from .evaluate import FRAMES, DemoModel, contact_sheet, held_out_speech
 from .meters import flicker, identity_error

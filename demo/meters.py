@@ -1,7 +1,7 @@
 """What a video shows, measured from its pixels: mouth opening, emotion, identity, flicker.
 
 Frames are (T, 3, S, S) in 0..1. No meter looks into a network. Distances are in frame coordinates (-1..1), so
-any size works; S = 96 is what they are checked at (`tests/unit/test_demo_meters.py`).
+any size works; S = 96 is what they are checked at (`tests/unit/demo/test_demo_meters.py`).
 """
 
 from dataclasses import dataclass

@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memo_avatar.clip_loop import MemoModels
-from memo_avatar.config import (
+from memo_avatar.model.config import (
     AudioProjectionConfig,
     ImageProjectionConfig,
     MemoConfig,
     ReferenceUNetConfig,
     UNet3DConfig,
 )
-from memo_avatar.projections import AudioProjection, ImageProjection
-from memo_avatar.reference_unet import ReferenceUNet
+from memo_avatar.model.nets import MemoModels
+from memo_avatar.model.projections import AudioProjection, ImageProjection
+from memo_avatar.model.reference_unet import ReferenceUNet
+from memo_avatar.model.unet3d import UNet3D
 from memo_avatar.torch_ops import sdpa_attention
-from memo_avatar.unet3d import UNet3D
 
 CHANNELS = (32, 64, 64, 64)
 HEADS = 2

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from memo_avatar.clip_loop import MemoModels
-from memo_avatar.context import ClipContext, LayerMemory, MemoryState, ReferenceFeatures
+from memo_avatar.model.context import ClipContext, LayerMemory, MemoryState, ReferenceFeatures
+from memo_avatar.model.nets import MemoModels
 
 from .dataset import PAST, PAST_STRIDE, Batch, degrade
 

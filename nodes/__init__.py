@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .memo_demo import DemoNode
-from .memo_load import LoadMemo, register_folder
-from .memo_paste import PasteBackNode
-from .memo_portrait import PortraitNode
-from .memo_sample import SamplerNode
-from .memo_save import SaveNode
-from .memo_stream import SamplerToFileNode
-from .memo_voice import VoiceNode
-from .step_cache import CalibrateNode, ReportNode, TeaCacheNode
+from .demo_inputs import DemoNode
+from .host.folders import register_folder
+from .load import LoadMemo
+from .paste_back import PasteBackNode
+from .portrait import PortraitNode
+from .sampler import SamplerNode
+from .sampler_to_file import SamplerToFileNode
+from .save import SaveNode
+from .teacache import CalibrateNode, ReportNode, TeaCacheNode
+from .voice import VoiceNode
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMemo,

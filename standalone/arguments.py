@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from memo_avatar.clip_plan import FPS
-from memo_avatar.emotion_labels import AUTO, EmotionPlan, parse_plan
-from memo_avatar.emotions import EMOTIONS
-from memo_avatar.face_crop import DEFAULT_MARGIN, check_margin, parse_box
-from memo_avatar.faces import FACE_MODES, FaceMode
-from memo_avatar.images import Box, Fit, check_size
-from memo_avatar.retime import RATES
-from memo_avatar.solvers import SOLVERS
+from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.portrait.face_crop import DEFAULT_MARGIN, check_margin, parse_box
+from memo_avatar.portrait.faces import FACE_MODES, FaceMode
+from memo_avatar.portrait.images import Box, Fit, check_size
+from memo_avatar.timing import FPS
+from memo_avatar.video.retime import RATES
+from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan
 
 from .errors import CommandError
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from memo_avatar.clip_loop import MemoModels
+from memo_avatar.model.nets import MemoModels
 from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
 
 from .arguments import VideoOptions

@@ -9,11 +9,12 @@ from typing import NoReturn
 
 import torch
 
-from memo_avatar.checkpoint import CheckpointError, convert
-from memo_avatar.downloads import DownloadError
-from memo_avatar.emotions import EmotionError
-from memo_avatar.images import ImageError
-from memo_avatar.media import MediaError
+from memo_avatar.checkpoint.convert import convert
+from memo_avatar.checkpoint.load import CheckpointError
+from memo_avatar.files.downloads import DownloadError
+from memo_avatar.portrait.images import ImageError
+from memo_avatar.voice.emotions import EmotionError
+from memo_avatar.voice.sound import MediaError
 from teacache_core import CacheConfigError, CalibrationError
 
 from .arguments import ConvertOptions, parse_convert, parse_video
@@ -62,7 +63,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["convert"]:
         return _convert(parse_convert(arguments[1:]))
     if arguments[:1] in (["models"], ["convert-emotion"]):
-        from .model_files import convert_emotion, models, parse_models
+        from .models_command import convert_emotion, models, parse_models
 
         rest = arguments[1:]
         return models(parse_models(rest)) if arguments[0] == "models" else convert_emotion(rest)

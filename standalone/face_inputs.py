@@ -9,12 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from memo_avatar.delivery import MAX_H264_PIXELS, Delivery
-from memo_avatar.face_crop import DEFAULT_MARGIN
-from memo_avatar.faces import FOLDER_NAME, FaceMode
-from memo_avatar.images import open_image, to_pixels
-from memo_avatar.paste import Paster, picture_tensor
-from memo_avatar.portraits import FaceOptions, PreparedPortrait, prepare_portrait
+from memo_avatar.portrait.face_crop import DEFAULT_MARGIN
+from memo_avatar.portrait.faces import FOLDER_NAME, FaceMode
+from memo_avatar.portrait.images import open_image, to_pixels
+from memo_avatar.portrait.prepare import FaceOptions, PreparedPortrait, prepare_portrait
+from memo_avatar.video.delivery import MAX_H264_PIXELS, Delivery
+from memo_avatar.video.paste import Paster, picture_tensor
 
 from .arguments import DEMO_CHECKPOINT, VideoOptions
 from .errors import CommandError

@@ -9,14 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memo_avatar.checkpoint import open_checkpoint
-from memo_avatar.clip_loop import VAE, MemoModels, Portrait, SamplingSettings, Voice, generate_clips
-from memo_avatar.clip_plan import clip_spans
-from memo_avatar.config import MemoConfig
-from memo_avatar.delivery import Delivery
-from memo_avatar.media import is_silent, load_audio
-from memo_avatar.solvers import SOLVERS
-from memo_avatar.video_writer import VideoWriter, check_output, check_space
+from memo_avatar.checkpoint.load import open_checkpoint
+from memo_avatar.clips.conditions import VAE
+from memo_avatar.clips.loop import generate_clips
+from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import Portrait, Voice
+from memo_avatar.model.config import MemoConfig
+from memo_avatar.model.nets import MemoModels
+from memo_avatar.timing import clip_spans
+from memo_avatar.video.delivery import Delivery
+from memo_avatar.video.writer import VideoWriter, check_output, check_space
+from memo_avatar.voice.sound import is_silent, load_audio
 from teacache_core import StepCache
 
 from .arguments import VideoOptions

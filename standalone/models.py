@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_loop import VAE, MemoModels
+from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.clips.conditions import VAE
+from memo_avatar.model.nets import MemoModels
 
 from .arguments import DEMO_CHECKPOINT
 from .errors import CommandError

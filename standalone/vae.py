@@ -7,8 +7,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from memo_avatar.model_folder import read_vae
-from memo_avatar.weights_file import check_state
+from memo_avatar.checkpoint.companions import read_vae
+from memo_avatar.files.weights_file import check_state
 
 PIXELS_PER_BATCH = (
     512 * 512

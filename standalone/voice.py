@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memo_avatar.audio_features import check_width, voice_features
-from memo_avatar.clip_loop import Voice
-from memo_avatar.config import MemoConfig
-from memo_avatar.emotion2vec import EmotionNet
-from memo_avatar.emotion_files import find_emotion_files, read_emotion_net
-from memo_avatar.emotion_labels import WEAK, EmotionPlan, hear_emotions
-from memo_avatar.media import MediaError, decode_audio, fit_length, is_silent, load_audio, to_speech
-from memo_avatar.model_table import SEPARATOR
-from memo_avatar.vocals import SEPARATION_RATE, open_net, separate
+from memo_avatar.files.published_models import SEPARATOR
+from memo_avatar.inputs import Voice
+from memo_avatar.model.config import MemoConfig
+from memo_avatar.voice.emotion2vec import EmotionNet
+from memo_avatar.voice.emotion_files import find_emotion_files, read_emotion_net
+from memo_avatar.voice.emotions import WEAK, EmotionPlan, hear_emotions
+from memo_avatar.voice.features import check_width, voice_features
+from memo_avatar.voice.sound import MediaError, decode_audio, fit_length, is_silent, load_audio, to_speech
+from memo_avatar.voice.vocals import SEPARATION_RATE, open_net, separate
 
 from .arguments import VideoOptions
 from .errors import CommandError

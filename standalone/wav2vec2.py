@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from memo_avatar.model_folder import read_wav2vec2
+from memo_avatar.checkpoint.companions import read_wav2vec2
+from memo_avatar.files.weights_file import check_state
 from memo_avatar.torch_ops import sdpa_attention
-from memo_avatar.wav2vec2 import Wav2Vec2
-from memo_avatar.weights_file import check_state
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
 
 def load_wav2vec2(folder: Path, device: torch.device | str = "cpu") -> Wav2Vec2:

@@ -5,12 +5,11 @@ Imports torch and the standard library. Knows no model and no host.
 
 from .calibration import Calibration, CalibrationError
 from .config import CacheConfigError, StepCacheConfig
-from .engine import StepCache
 from .fingerprint import Fingerprint
 from .policy import Decision, Reason
 from .report import RunReport, StepRecord, Totals
 from .run import CacheRun
-from .upstream import apply_teacache, remove_teacache, teacache_report
+from .step_cache import StepCache
 
 __all__ = [
     "CacheConfigError",
@@ -25,7 +24,4 @@ __all__ = [
     "StepCacheConfig",
     "StepRecord",
     "Totals",
-    "apply_teacache",
-    "remove_teacache",
-    "teacache_report",
 ]

@@ -61,8 +61,8 @@ def thresholds_in_any_order(world: World) -> dict[str, Any]:
     fresh = world.frames(
         replace(
             low,
-            model=world.module("nodes.host_sampling").attach(
-                fresh_model, world.module("nodes.host_sampling").settings_of(low.model)
+            model=world.module("nodes.host.cached_sampling").attach(
+                fresh_model, world.module("nodes.host.cached_sampling").settings_of(low.model)
             ),
         )
     )
@@ -90,7 +90,7 @@ def interrupted_at_every_step(world: World) -> dict[str, Any]:
     """Queued again it gives the fresh result, and nothing of the broken run stays alive."""
     import comfy.model_management as management
 
-    progress = world.module("nodes.host_video").Progress
+    progress = world.module("nodes.host.video").Progress
     fresh = world.skipping
     before, interrupted = live_bytes(), 0
     with watched_runs(world) as runs:
@@ -116,7 +116,7 @@ def exceptions_leave_the_host_usable(world: World) -> dict[str, Any]:
     """In the VAE, in the sampler, in the callback of the progress bar."""
     import comfy.samplers
 
-    progress = world.module("nodes.host_video").Progress
+    progress = world.module("nodes.host.video").Progress
     job, fresh = world.cached(step_mask="1101"), world.skipping
     before = live_bytes()
     failed = {"vae": fails(world, replace(job, vae=BrokenVAE(world.job.vae)))}
@@ -216,7 +216,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextmanager
 def free_memory(world: World, number: float) -> Iterator[None]:
     """The pack's own estimate sees this much; the host sees what there is."""
-    estimate = world.module("nodes.host_estimate")
+    estimate = world.module("nodes.host.estimate")
     with replaced(estimate, "available_bytes", lambda _device: number):
         yield
 
@@ -224,7 +224,7 @@ def free_memory(world: World, number: float) -> Iterator[None]:
 @contextmanager
 def watched_runs(world: World) -> Iterator[list[Any]]:
     """Weak references to every CacheRun made inside."""
-    engine = world.module("teacache_core.engine")
+    engine = world.module("teacache_core.step_cache")
     kind, runs = engine.CacheRun, []
 
     def make(*args: Any, **kwargs: Any) -> Any:

@@ -128,7 +128,7 @@ def other_rates(world: World) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for fps in ("24", "30", "60"):
         images, audio, rate, _report = world.nodes.SamplerNode.execute(*inputs, fps=fps).args
-        sources = world.module("memo_avatar.retime").delivered_frames(0, 18, int(fps), len(images))
+        sources = world.module("memo_avatar.video.retime").delivered_frames(0, 18, int(fps), len(images))
         found[fps] = {
             "frames": len(images),
             "rate": rate,
@@ -142,8 +142,8 @@ def streamed(world: World, job: Any, folder: Path, stop: bool = False) -> bytes:
     """SamplerToFile's work at 24 frames a second, pasted back, stopped after the first clip or not."""
     import torch
 
-    stream, sample = world.module("nodes.memo_stream"), world.module("nodes.memo_sample")
-    sampling, paste = world.module("nodes.host_sampling"), world.module("nodes.memo_paste")
+    stream, sample = world.module("nodes.host.unfinished"), world.module("nodes.host.video_inputs")
+    sampling, paste = world.module("nodes.host.cached_sampling"), world.module("nodes.host.video_inputs")
     model, video = sampling.start_video(job.model, job.cfg)
     delivery = sample.make_delivery(job, "24", paste.make_paster(job.portrait, 0.12, True))
     work, write, calls = stream.Unfinished(folder), stream.write_segment, []

@@ -133,7 +133,7 @@ def calibration_and_report(world: World) -> dict[str, Any]:
     model = teacache(world.job.model, "calibrate", 2.0, 0.0).args[0]
     images, _, _, report = nodes.SamplerNode.execute(**{**vars(world.job), "model": model}).args
     path = Path(nodes.CalibrateNode.execute(report, "my/../calibration").args[0])
-    listed = world.module("nodes.step_cache").find_calibrations()
+    listed = world.module("nodes.teacache").find_calibrations()
     model = teacache(world.job.model, "target speed-up", 2.0, 0.0, calibration=path.stem).args[0]
     report = nodes.SamplerNode.execute(**{**vars(world.job), "model": model}).args[3]
     picture, text = nodes.ReportNode.execute(report, True).args
@@ -222,7 +222,7 @@ def host_audio_encoder(world: World) -> Any:
     net = Wav2Vec2Model(embed_dim=16, num_heads=2, num_layers=2, **kind, **factory).eval()
     for parameter in net.requires_grad_(False).parameters():
         parameter.copy_(0.02 * torch.randn(parameter.shape))
-    return world.module("nodes.host_memory").make_patcher(net)
+    return world.module("nodes.host.memory").make_patcher(net)
 
 
 CHECKS = (

@@ -24,7 +24,7 @@ class Stored:
         self.world = world
         self.golden = load_file(CASE / "golden.safetensors")
         self.run = run = json.loads((CASE / "run.json").read_text())
-        loop = world.module("memo_avatar.clip_loop")
+        loop = world.module("memo_avatar.clips.loop")
         self.settings = loop.SamplingSettings(
             run["num_inference_steps"], run["guidance_scale"], run["frames_per_clip"], run["past_frames"]
         )
@@ -36,14 +36,14 @@ class Stored:
         """Frames from the stored noise, and the cache; what the net answers goes to `recorded`."""
         import torch
 
-        world, video = self.world, self.world.module("nodes.host_video")
+        world, video = self.world, self.world.module("nodes.host.video")
         noises = iter([self.golden[f"clip{clip}.noise"] for clip in range(self.run["clips"])])
         inner, kept = video.sample_clip, {} if recorded is None else recorded
 
         def sample(job: Any, context: Any, _noise: Any, sigmas: Any, clip: int, callback: Any) -> Any:
             with recorded_velocities(job.model, kept, clip) as model:
                 latents = inner(replace(job, model=model), context, next(noises), sigmas, clip, callback)
-            kept[f"clip{clip}.latents"] = latents * world.module("memo_avatar.clip_loop").VAE_SCALE
+            kept[f"clip{clip}.latents"] = latents * world.module("memo_avatar.clips.loop").VAE_SCALE
             return latents
 
         with ExitStack() as stack:
@@ -67,11 +67,11 @@ def distance_to_the_standalone_loop(world: World) -> dict[str, float]:
     """Our own clip loop, with the same VAE and noise, on plain torch."""
     import torch
 
-    loop, checkpoint = world.module("memo_avatar.clip_loop"), world.module("memo_avatar.checkpoint")
+    loop, checkpoint = world.module("memo_avatar.clips.loop"), world.module("memo_avatar.checkpoint.load")
     stored, job = world.stored, world.stored.job
     clips = loop.generate_clips(
         checkpoint.load_memo(job.memo.path, dtype=torch.float32),
-        world.module("nodes.host_video").HostVAE(job.vae),
+        world.module("nodes.host.video").HostVAE(job.vae),
         job.portrait.portrait,
         job.voice.voice,
         stored.settings,
@@ -127,12 +127,12 @@ def stored_job(world: World, golden: Mapping[str, Any], run: Mapping[str, Any]) 
     """A stored case as a job of the nodes, its checkpoint through our loaders."""
     import torch
 
-    load, loop = world.module("nodes.memo_load"), world.module("memo_avatar.clip_loop")
-    sockets, vae = world.module("nodes.sockets"), world.module("nodes.host_vae")
+    load, loop = world.module("nodes.load"), world.module("memo_avatar.clips.loop")
+    sockets, vae = world.module("nodes.host.sockets"), world.module("nodes.host.vae")
     path = CASE / "checkpoint"
     frames = golden["audio_emb"].shape[0]
     voice = loop.Voice(golden["audio_emb"], golden["audio_emotion"], frames)
-    return world.module("nodes.host_video").VideoJob(
+    return world.module("nodes.host.video").VideoJob(
         model=load.load_model(str(path), "fp32"),
         memo=load.load_nets(load.open_checkpoint(path), torch.float32),
         portrait=sockets.EncodedPortrait(loop.Portrait(golden["pixel_values"], golden["face_emb"])),

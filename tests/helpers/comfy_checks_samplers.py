@@ -23,7 +23,7 @@ def every_sampler(world: World) -> dict[str, Any]:
     """
     import comfy.samplers
 
-    clip, found, video = one_clip(world), {}, world.module("nodes.host_video")
+    clip, found, video = one_clip(world), {}, world.module("nodes.host.video")
     for name in comfy.samplers.KSampler.SAMPLERS:
         model, seen = knowing_net(world.cached(step_mask="1" * 99).model)
         job = replace(world.job, model=model, sampler_name=name, steps=SAMPLER_STEPS)
@@ -53,7 +53,7 @@ def skipping_between_steps(world: World) -> dict[str, Any]:
 
 def one_clip(world: World) -> tuple[Any, ...]:
     """What `sample_clip` is given in the first clip: context and noise."""
-    video, given = world.module("nodes.host_video"), []
+    video, given = world.module("nodes.host.video"), []
     inner = video.sample_clip
 
     def watch(job: Any, context: Any, noise: Any, *rest: Any) -> Any:
@@ -67,8 +67,8 @@ def one_clip(world: World) -> tuple[Any, ...]:
 
 def sample(world: World, job: Any, clip: tuple[Any, ...]) -> tuple[Any, int, int]:
     """One clip's latents, the evaluations that the cache has seen, and those it has computed."""
-    model, video = world.module("nodes.host_sampling").start_video(job.model, job.cfg)
-    latents = world.module("nodes.host_video").sample_clip(
+    model, video = world.module("nodes.host.cached_sampling").start_video(job.model, job.cfg)
+    latents = world.module("nodes.host.video").sample_clip(
         replace(job, model=model), *clip, job.sigmas(), 0, lambda *_: None
     )
     totals = video.cache.report.totals()

@@ -24,7 +24,7 @@ def resumed_from_a_state(world: World) -> dict[str, bool]:
     """A run continued from the state after the first clip equals the whole run."""
     import torch
 
-    video = world.module("nodes.host_video")
+    video = world.module("nodes.host.video")
     first = next(video.generate_video(world.job))
     rest = [clip.frames for clip in video.generate_video(world.job, state=first.state)]
     return {"equal": bool(torch.cat([first.frames, *rest]).equal(world.plain))}
@@ -42,7 +42,7 @@ def stopped_and_continued(world: World) -> dict[str, Any]:
     """Cancelled in the last clip: the finished clips are a video; queued again, the file is the whole one."""
     import comfy.model_management as management
 
-    stream, progress = world.module("nodes.memo_stream"), world.module("nodes.host_video").Progress
+    stream, progress = world.module("nodes.host.unfinished"), world.module("nodes.host.video").Progress
     job = long_job(world)
     whole = whole_file(world)
     work = unfinished(world, "stopped")
@@ -69,8 +69,8 @@ def stopped_and_continued(world: World) -> dict[str, Any]:
 @contextmanager
 def loaded_memory(world: World) -> Iterator[list[bool]]:
     """Whether the memory that a continued video loads is still there, at every step and for every tensor."""
-    unfinished_video = world.module("nodes.memo_stream").Unfinished
-    progress = world.module("nodes.host_video").Progress
+    unfinished_video = world.module("nodes.host.unfinished").Unfinished
+    progress = world.module("nodes.host.video").Progress
     load, on_step = unfinished_video.load, progress.on_step
     tensors: list[weakref.ref[Any]] = []
     alive: list[bool] = []
@@ -95,7 +95,7 @@ def loaded_memory(world: World) -> Iterator[list[bool]]:
 
 def killed_at_any_moment(world: World) -> dict[str, Any]:
     """What lies on the disk around every write, with half-written files beside it, leads to the same file."""
-    stream = world.module("nodes.memo_stream")
+    stream = world.module("nodes.host.unfinished")
     whole, job = whole_file(world), long_job(world)
     moments: list[str] = []
 
@@ -123,7 +123,7 @@ def killed_process(world: World) -> dict[str, Any]:
     if not hasattr(os, "fork"):
         return {"skipped": "this system has no fork"}
     whole, job = whole_file(world), long_job(world)
-    stream = world.module("nodes.memo_stream")
+    stream = world.module("nodes.host.unfinished")
     work = unfinished(world, "killed")
     child = os.fork()
     if child == 0:
@@ -151,8 +151,8 @@ def killed_process(world: World) -> dict[str, Any]:
 def memory_over_length(world: World) -> dict[str, Any]:
     """Bytes of all tensors after every clip of a long video to a file; the memories of the past that exist
     while a clip is sampled."""
-    stream, video = world.module("nodes.memo_stream"), world.module("nodes.host_video")
-    kind, seen, memories = world.module("memo_avatar.context").MemoryState, [], []
+    stream, video = world.module("nodes.host.unfinished"), world.module("nodes.host.video")
+    kind, seen, memories = world.module("memo_avatar.model.context").MemoryState, [], []
     job = world.longer(6, steps=1)
 
     def count() -> None:
@@ -173,7 +173,7 @@ def cancelled_frames_are_kept(world: World) -> dict[str, Any]:
     """The sampler that returns frames, cancelled in its second clip."""
     import comfy.model_management as management
 
-    progress, interrupted = world.module("nodes.host_video").Progress, False
+    progress, interrupted = world.module("nodes.host.video").Progress, False
     with replaced(progress, "on_step", stopping_at(progress.on_step, 1)):
         try:
             world.nodes.SamplerNode.execute(**vars(world.job))
@@ -194,7 +194,7 @@ def too_little_memory(world: World) -> dict[str, str]:
     """What the nodes say before the first step."""
     import comfy.model_management as management
 
-    progress = world.module("nodes.host_video").Progress
+    progress = world.module("nodes.host.video").Progress
     inputs, said = vars(world.job), {}
     with replaced(progress, "on_step", stopping_at(progress.on_step, 0, clip=0)):
         with replaced(management, "get_free_memory", lambda *_device, **_options: 1000):
@@ -208,7 +208,7 @@ def too_little_memory(world: World) -> dict[str, str]:
 
 def estimated_memory(world: World) -> dict[str, int]:
     """What the estimate says of one clip's memory, and what there is."""
-    estimate, video = world.module("nodes.host_estimate"), world.module("nodes.host_video")
+    estimate, video = world.module("nodes.host.estimate"), world.module("nodes.host.video")
     clip = next(video.generate_video(world.job))
     numbers = sum(tensor.numel() for tensor in clip.state.memory.tensors().values())
     branches = len(world.job.settings.branches)
@@ -220,7 +220,7 @@ def keys_of_jobs(world: World) -> dict[str, Any]:
     """Which jobs may continue each other's files."""
     import torch
 
-    stream = world.module("nodes.memo_stream")
+    stream = world.module("nodes.host.job_key")
     name, weight = next(iter(world.job.model.model.diffusion_model.named_parameters()))
 
     def patched(value: float) -> Any:
@@ -229,7 +229,7 @@ def keys_of_jobs(world: World) -> dict[str, Any]:
         return replace(world.job, model=model)
 
     def key(job: Any) -> str:
-        return stream.job_key(job, world.module("nodes.host_sampling").settings_of(job.model))
+        return stream.job_key(job, world.module("nodes.host.cached_sampling").settings_of(job.model))
 
     again = world.make_job()
     others = [replace(world.job, seed=1), replace(world.job, steps=3), replace(world.job, cfg=3.0)]
@@ -257,7 +257,7 @@ def whole_file(world: World) -> Path:
 
 def make_file(world: World, job: Any, name: str) -> Path:
     """What the node makes, with a work folder of our name."""
-    stream = world.module("nodes.memo_stream")
+    stream = world.module("nodes.sampler_to_file")
     with replaced(stream, "job_key", lambda *_job: name):
         prefix = f"video/{name}"
         return Path(world.nodes.SamplerToFileNode.execute(filename_prefix=prefix, **vars(job)).args[1])
@@ -265,7 +265,7 @@ def make_file(world: World, job: Any, name: str) -> Path:
 
 def unfinished(world: World, name: str) -> Any:
     """What lies there of a video that was stopped."""
-    stream = world.module("nodes.memo_stream")
+    stream = world.module("nodes.host.unfinished")
     return stream.Unfinished(world.user / "output" / stream.WORK_FOLDER / name)
 
 

@@ -41,7 +41,7 @@ def emotions_as_heard(world: World) -> dict[str, Any]:
 
     from safetensors.torch import load_file, save_file
 
-    table = world.module("memo_avatar.model_table")
+    table = world.module("memo_avatar.files.published_models")
     folder = world.user / "models" / "memo" / "heard"
     shutil.copytree(world.job.memo.path, folder)
     memo = replace(world.job.memo, path=folder)
@@ -79,7 +79,7 @@ def long_voices(world: World) -> dict[str, Any]:
     """Over ten minutes in windows; the clip loop reads their rows."""
     import torch
 
-    windows = world.module("memo_avatar.voice_windows")
+    windows = world.module("memo_avatar.voice.windows")
     whole = encode(world, audio=sound(world, 14.0)).voice
     before = windows.ONE_PIECE_SECONDS
     plan = windows.WindowPlan.__init__.__defaults__
@@ -90,8 +90,8 @@ def long_voices(world: World) -> dict[str, Any]:
         windows.WindowPlan.__init__.__defaults__ = plan
     assert before == windows.ONE_PIECE_SECONDS
     rows = parts.audio_embeddings[torch.arange(whole.audio_embeddings.shape[0])]
-    audio, _ = world.module("memo_avatar.clip_loop").clip_voice(
-        parts, world.module("memo_avatar.clip_plan").clip_spans(parts.num_frames, 16)[-1]
+    audio, _ = world.module("memo_avatar.clips.loop").clip_voice(
+        parts, world.module("memo_avatar.timing").clip_spans(parts.num_frames, 16)[-1]
     )
     relative = (rows - whole.audio_embeddings).norm() / whole.audio_embeddings.norm()
     return {

@@ -42,8 +42,8 @@ class Pack:
 
     def clips(self, job: Any) -> tuple[Any, Any]:
         """An iterator of clips, and the cache of their video."""
-        model, video = self.module("nodes.host_sampling").start_video(job.model, job.cfg)
-        clips = self.module("nodes.host_video").generate_video(replace(job, model=model), video)
+        model, video = self.module("nodes.host.cached_sampling").start_video(job.model, job.cfg)
+        clips = self.module("nodes.host.video").generate_video(replace(job, model=model), video)
         return clips, None if video is None else video.cache
 
     def run(self, job: Any) -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ class Pack:
 
     def cached(self, job: Any, **settings: Any) -> Any:
         """A job with a step cache on its model."""
-        sampling, core = self.module("nodes.host_sampling"), self.module("teacache_core")
+        sampling, core = self.module("nodes.host.cached_sampling"), self.module("teacache_core")
         cache = sampling.CacheSettings(core.StepCacheConfig(**settings))
         return replace(job, model=sampling.attach(job.model, cache))
 
@@ -88,7 +88,7 @@ class World(Pack):
         picture = read_picture(self.user / "input" / "portrait.png")
         portrait = self.nodes.PortraitNode.execute(picture, memo, SIZE, SIZE, "crop").args[0]
         voice = self.encode_voice(memo, seconds)
-        video = self.module("nodes.host_video")
+        video = self.module("nodes.host.video")
         return video.VideoJob(model, memo, portrait, voice, vae, 42, STEPS, 2.0, "euler", "normal")
 
     def encode_voice(self, memo: Any, seconds: float) -> Any:

@@ -11,9 +11,11 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_loop import Portrait, SamplingSettings, Voice, generate_clips
-from memo_avatar.video_writer import VideoWriter
+from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.clips.loop import generate_clips
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import Portrait, Voice
+from memo_avatar.video.writer import VideoWriter
 from standalone.vae import load_vae
 
 

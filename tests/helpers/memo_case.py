@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_loop import MemoModels, Portrait, Voice
+from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.inputs import Portrait, Voice
+from memo_avatar.model.nets import MemoModels
 
 
 class CaseVAE:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from demo.faces import People, render, sample_people, still_pose
-from memo_avatar.face_crop import plan_crop
-from memo_avatar.media import decode_audio
+from memo_avatar.portrait.face_crop import plan_crop
+from memo_avatar.voice.sound import decode_audio
 from tests.helpers.media import write_sound
 
 WIDTH, HEIGHT = 2304, 1728

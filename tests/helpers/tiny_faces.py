@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from memo_avatar.faces import DETECTOR, RECOGNISER
+from memo_avatar.portrait.faces import DETECTOR, RECOGNISER
 
 MARKERS = {8: (255, 0, 0), 16: (0, 255, 0), 32: (0, 0, 255)}
 REACH = (

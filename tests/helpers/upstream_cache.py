@@ -131,7 +131,7 @@ class Video:
 
 def find_out(case: Path) -> dict[str, Any]:
     """Every fact the test asserts."""
-    from teacache_core import apply_teacache, remove_teacache, teacache_report
+    from standalone.published_memo import apply_teacache, remove_teacache, teacache_report
 
     video = Video(case, *load_pipeline(case))
     net, twin = video.pipeline.diffusion_net, load_pipeline(case)[0].diffusion_net

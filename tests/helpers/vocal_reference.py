@@ -3,7 +3,7 @@
     AUDIO_SEPARATOR_PYTHON vocal_reference.py OUT.safetensors
 
 Stores every 16th sample of the vocals that audio-separator finds in `mix()`, for CI, and prints the largest
-difference to what `memo_avatar.vocals` computes through onnxruntime on the same file.
+difference to what `memo_avatar.voice.vocals` computes through onnxruntime on the same file.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def by_audio_separator(model: Path, sound: Tensor) -> Tensor:
 def main(out: Path) -> None:
     from safetensors.torch import save_file
 
-    from memo_avatar.vocals import open_net, separate
+    from memo_avatar.voice.vocals import open_net, separate
 
     with tempfile.TemporaryDirectory() as folder:
         model = write_onnx(Path(folder) / "small.onnx")

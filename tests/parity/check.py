@@ -22,20 +22,15 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from memo_avatar.audio_features import voice_features
-from memo_avatar.checkpoint import load_memo
-from memo_avatar.clip_denoiser import ClipDenoiser
-from memo_avatar.clip_loop import (
-    VAE_STRIDE,
-    Denoise,
-    MemoModels,
-    Portrait,
-    SamplingSettings,
-    Voice,
-    generate_clips,
-)
-from memo_avatar.media import load_audio
-from memo_avatar.solvers import Velocity, sample_euler
+from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.clips.denoiser import ClipDenoiser
+from memo_avatar.clips.loop import Denoise, generate_clips
+from memo_avatar.clips.solvers import Velocity, sample_euler
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.inputs import VAE_STRIDE, Portrait, Voice
+from memo_avatar.model.nets import MemoModels
+from memo_avatar.voice.features import voice_features
+from memo_avatar.voice.sound import load_audio
 from standalone.vae import DiffusersVAE, load_vae
 from standalone.wav2vec2 import load_wav2vec2
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from memo_avatar.clip_loop import SamplingSettings, generate_clips
+from memo_avatar.clips.loop import generate_clips
+from memo_avatar.clips.values import SamplingSettings
 from teacache_core import StepCache, StepCacheConfig
 from tests.helpers.memo_case import MemoCase, load_case
 

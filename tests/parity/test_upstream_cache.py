@@ -59,7 +59,8 @@ def test_skipped_steps_of_upstream_really_skip(facts: dict) -> None:
 
 
 def test_our_net_makes_the_same_decisions(facts: dict, goldens: Path) -> None:
-    from memo_avatar.clip_loop import SamplingSettings, generate_clips
+    from memo_avatar.clips.loop import generate_clips
+    from memo_avatar.clips.values import SamplingSettings
     from teacache_core import StepCache, StepCacheConfig
     from tests.helpers.memo_case import load_case
 

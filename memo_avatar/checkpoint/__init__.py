@@ -1,0 +1,1 @@
+"""A checkpoint's files: found, checked by their headers, loaded, converted, and what lies beside them."""

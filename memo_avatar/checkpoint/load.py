@@ -1,0 +1,213 @@
+"""MEMO checkpoints: upstream's folders and our single file -> checked headers -> the four nets.
+
+A folder holds ``<part>/config.json`` and ``<part>/diffusion_pytorch_model.safetensors``. A single file holds
+the keys ``<part>.<key>`` and, in its metadata, ``<part>.config`` with each config as JSON. Everything that a
+header can tell is checked before a tensor is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from ..files.weights_file import (
+    DTYPES,
+    CheckpointError,
+    read_tensors,
+)
+from ..model.config import (
+    AudioProjectionConfig,
+    ConfigError,
+    ImageProjectionConfig,
+    MemoConfig,
+    ReferenceUNetConfig,
+    UNet3DConfig,
+)
+from ..model.nets import MemoModels, build_models
+from ..torch_ops import Attention, Operations, sdpa_attention
+from .kinds import PARTS, explain_part, identify
+from .parts import SHOWN_KEYS, Part, find_parts
+
+_CONFIGS = {
+    "diffusion_net": UNet3DConfig,
+    "reference_net": ReferenceUNetConfig,
+    "image_proj": ImageProjectionConfig,
+    "audio_proj": AudioProjectionConfig,
+}
+
+_LAYERS = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+
+uninitialized: Operations = SimpleNamespace(
+    **{name: type(name, (getattr(nn, name),), {"reset_parameters": lambda _: None}) for name in _LAYERS}
+)
+"""torch.nn's layers without the initialisation that a checkpoint overwrites (half the time of building)."""
+
+REPORT_BYTES = 8 * 2**20
+
+Progress = Callable[[int, int], None]
+"""``progress(done_bytes, total_bytes)`` after every few megabytes."""
+
+__all__ = [
+    "PARTS",
+    "Checkpoint",
+    "CheckpointError",
+    "build_models",
+    "load_memo",
+    "open_checkpoint",
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose keys, shapes and configs are known to fit. Its weights are still on disk."""
+
+    path: Path
+    parts: Mapping[str, Part]
+    config: MemoConfig
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that most of the weights are stored in."""
+        sizes: Counter[str] = Counter()
+        for part in self.parts.values():
+            for stored in part.tensors.values():
+                sizes[stored.dtype] += stored.nbytes
+        return DTYPES[sizes.most_common(1)[0][0]]
+
+    def nbytes(self, dtype: torch.dtype) -> int:
+        """The size of all weights in ``dtype``."""
+        shapes = (shape for part in self.parts.values() for shape in part.shapes.values())
+        return sum(torch.Size(shape).numel() for shape in shapes) * dtype.itemsize
+
+    def read(
+        self,
+        part: str,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """The state dict of one net. Tensors may share the file's memory mapping: treat them as read-only."""
+        owner = self.parts[part]
+        names = {owner.prefix + key: key for key in owner.tensors}
+        return read_tensors(owner.file, names, dtype or self.dtype, device, on_bytes)
+
+
+def load_memo(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Operations = uninitialized,
+    attention: Attention = sdpa_attention,
+    progress: Progress | None = None,
+) -> MemoModels:
+    """Load a checkpoint for inference. ``dtype`` None keeps the stored one.
+
+    Raises:
+        CheckpointError: anything about the files; the text names the file, the keys and the likely mix-up.
+    """
+    checkpoint = open_checkpoint(path)
+    dtype = dtype or checkpoint.dtype
+    models = build_models(
+        checkpoint.config, operations=operations, attention=attention, dtype=dtype, device="meta"
+    )
+    on_bytes = _byte_counter(progress, checkpoint.nbytes(dtype))
+    for name in PARTS:
+        net: nn.Module = getattr(models, name)
+        net.load_state_dict(checkpoint.read(name, dtype, device, on_bytes), assign=True)
+        net.eval().requires_grad_(False)
+    return models
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and check a checkpoint's headers and configs: the folder or the single file at ``path``.
+
+    Raises:
+        CheckpointError: anything that keeps it from being loaded, but for NaN among the weights.
+    """
+    path = Path(path)
+    parts = find_parts(path)
+    for name, part in parts.items():
+        _check_kind(name, part)
+    models = _infer_models(path, parts)
+    for name, part in parts.items():
+        expected = {key: tuple(tensor.shape) for key, tensor in getattr(models, name).state_dict().items()}
+        _check_schema(name, part, expected)
+    return Checkpoint(path, parts, models.config)
+
+
+# Checking them
+
+
+def _check_kind(name: str, part: Part) -> None:
+    keys = part.tensors
+    if identify(keys) != f"MEMO's {name}":
+        first = ", ".join(list(keys)[:SHOWN_KEYS]) or "none"
+        raise CheckpointError(
+            f"expected MEMO's {name} but got {len(keys)} tensors: {first} ({part.file.path}). "
+            f"{explain_part(name, keys)}"
+        )
+
+
+def _infer_models(path: Path, parts: Mapping[str, Part]) -> MemoModels:
+    """The nets that the weights' shapes and the configs describe, on the meta device."""
+    try:
+        sizes = {name: _CONFIGS[name].infer(parts[name].config, parts[name].shapes) for name in PARTS}
+        return build_models(
+            MemoConfig(**sizes), operations=uninitialized, attention=sdpa_attention, device="meta"
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{error} ({path})") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"expected the shapes and configs of MEMO's nets but got ones of no network: {error} ({path}). "
+            "Download the checkpoint again."
+        ) from error
+
+
+def _check_schema(name: str, part: Part, expected: Mapping[str, tuple[int, ...]]) -> None:
+    tensors = part.tensors
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    shared = [key for key in expected if key in tensors]
+    shapes = [
+        f"{key} {list(tensors[key].shape)} instead of {list(expected[key])}"
+        for key in shared
+        if tensors[key].shape != expected[key]
+    ]
+    dtypes = [f"{key} {tensors[key].dtype}" for key in shared if tensors[key].dtype not in DTYPES]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        f"of a dtype other than {', '.join(DTYPES)}": dtypes,
+    }
+    found = [f"{len(keys)} {what}: {', '.join(keys[:SHOWN_KEYS])}" for what, keys in problems.items() if keys]
+    if found:
+        raise CheckpointError(
+            f"expected the {len(expected)} tensors of {name} but got {len(tensors)}, {'; '.join(found)} "
+            f"({part.file.path}). {explain_part(name, tensors)}"
+        )
+
+
+# Converting
+
+
+def _byte_counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Adds up finished bytes and reports them to ``progress`` now and then."""
+    done = reported = 0
+
+    def count(nbytes: int) -> None:
+        nonlocal done, reported
+        done += nbytes
+        if progress is not None and (done - reported >= REPORT_BYTES or done == total):
+            reported = done
+            progress(done, total)
+
+    return count

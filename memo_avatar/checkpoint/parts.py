@@ -1,0 +1,95 @@
+"""Where a checkpoint's four parts are: upstream's folders, or our single file. Headers and configs only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files.config_json import WEIGHTS_NAME, parse_config, read_config
+from ..files.weights_file import CheckpointError, StoredTensor, WeightsFile, read_header
+from .kinds import PARTS, explain_file, explain_folder, explain_missing_weights
+
+SHOWN_KEYS = 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """One net's share of a checkpoint: its stored tensors and its config as it was written."""
+
+    file: WeightsFile
+    prefix: str
+    config: Mapping[str, Any]
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """By the net's own keys."""
+        found = self.file.tensors.items()
+        return {name[len(self.prefix) :]: stored for name, stored in found if name.startswith(self.prefix)}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: stored.shape for key, stored in self.tensors.items()}
+
+
+def find_parts(path: Path) -> dict[str, Part]:
+    """The parts of the folder or single file at ``path``, in the order of ``PARTS``."""
+    return _folder_parts(path) if path.is_dir() else _file_parts(path)
+
+
+def metadata_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The metadata of a single file: what :func:`find_parts` reads back."""
+    return {"format": "pt"} | {f"{name}.config": json.dumps(config) for name, config in configs.items()}
+
+
+def _folder_parts(path: Path) -> dict[str, Part]:
+    missing = [name for name in PARTS if not (path / name).is_dir()]
+    if missing:
+        raise CheckpointError(
+            f"expected the folders {', '.join(PARTS)} but got none named {' or '.join(missing)} ({path}). "
+            f"{explain_folder(path)}"
+        )
+    return {name: _folder_part(path / name) for name in PARTS}
+
+
+def _folder_part(folder: Path) -> Part:
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file():
+        raise CheckpointError(
+            f"expected {WEIGHTS_NAME} but got none ({folder}). {explain_missing_weights(folder)}"
+        )
+    return Part(read_header(weights), "", read_config(folder))
+
+
+def _file_parts(path: Path) -> dict[str, Part]:
+    if not path.exists():
+        raise CheckpointError(
+            f"expected a MEMO folder or .safetensors file but got nothing there ({path}). Check the path."
+        )
+    file = read_header(path)
+    keys = list(file.tensors)
+    missing = [name for name in PARTS if not any(key.startswith(f"{name}.") for key in keys)]
+    if missing:
+        raise CheckpointError(
+            f"expected keys of {', '.join(PARTS)} but got none of {' or '.join(missing)} "
+            f"among {len(keys)}: {', '.join(keys[:SHOWN_KEYS])} ({path}). {explain_file(keys)}"
+        )
+    foreign = [key for key in keys if key.split(".")[0] not in PARTS]
+    if foreign:
+        raise CheckpointError(
+            f"expected only keys of {', '.join(PARTS)} but got {len(foreign)} others: "
+            f"{', '.join(foreign[:SHOWN_KEYS])} ({path}). {explain_file(keys)}"
+        )
+    return {name: _file_part(file, name) for name in PARTS}
+
+
+def _file_part(file: WeightsFile, name: str) -> Part:
+    entry = f"{name}.config"
+    if entry not in file.metadata:
+        raise CheckpointError(
+            f"expected the config of {name} in the metadata but got none ({file.path}, {entry}). "
+            "Another program saved this file and dropped it; convert MEMO's folder again."
+        )
+    return Part(file, f"{name}.", parse_config(file.metadata[entry], f"{file.path}, {entry}"))

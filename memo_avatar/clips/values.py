@@ -1,0 +1,78 @@
+"""What passes through the clip loop: how a video is sampled, a finished clip, what it leaves to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..model.context import MemoryState
+from .solvers import Solver, sample_euler
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a video is sampled, with upstream's defaults; ``guidance_scale`` <= 1 drops the uncond branch."""
+
+    steps: int = 20
+    guidance_scale: float = 3.5
+    frames_per_clip: int = 16
+    past_frames: int = 16
+    solver: Solver = sample_euler
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "frames_per_clip", "past_frames"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(
+                    f"{name} must be at least 1 but got {value} (sampling settings). Use a positive number."
+                )
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that every evaluation computes, uncond first as upstream has it."""
+        return ("uncond", "cond") if self.guidance_scale > 1 else ("cond",)
+
+
+@dataclass(frozen=True)
+class ClipState:
+    """All that one clip leaves to the next: enough to continue a video in another process.
+
+    ``past_frames`` (P, 3, H, W) in 0..1 float32, the last of the clip (all of them if the clip is shorter
+    than P, as upstream has it); ``generator`` is the noise generator's state.
+    """
+
+    clip_index: int
+    past_frames: Tensor
+    memory: MemoryState
+    generator: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A flat dict for safetensors; :meth:`from_tensors` reverses it."""
+        memory = {f"memory.{key}": tensor for key, tensor in self.memory.tensors().items()}
+        index = torch.tensor([self.clip_index])
+        return {"clip_index": index, "past_frames": self.past_frames, "generator": self.generator, **memory}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ClipState:
+        """Rebuild the state that :meth:`tensors` flattened."""
+        memory = {
+            key[len("memory.") :]: tensor for key, tensor in tensors.items() if key.startswith("memory.")
+        }
+        return cls(
+            clip_index=int(tensors["clip_index"]),
+            past_frames=tensors["past_frames"],
+            memory=MemoryState.from_tensors(memory),
+            generator=tensors["generator"],
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A finished clip: ``frames`` (F, 3, H, W) float32 in 0..1 on the CPU, trimmed to the voice's length."""
+
+    index: int
+    frames: Tensor
+    state: ClipState

@@ -1,0 +1,52 @@
+"""The four nets of MEMO together, and building them for a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..torch_ops import Attention, Operations
+from .config import MemoConfig
+from .projections import AudioProjection, ImageProjection
+from .reference_unet import ReferenceUNet
+from .unet3d import UNet3D
+
+
+@dataclass(frozen=True)
+class MemoModels:
+    """The four nets of one checkpoint, on one device and in one dtype."""
+
+    diffusion_net: UNet3D
+    reference_net: ReferenceUNet
+    image_proj: ImageProjection
+    audio_proj: AudioProjection
+    config: MemoConfig
+
+    @property
+    def device(self) -> torch.device:
+        return self.diffusion_net.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.diffusion_net.conv_in.weight.dtype
+
+
+def build_models(
+    config: MemoConfig,
+    *,
+    operations: Operations,
+    attention: Attention,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> MemoModels:
+    """The four nets of these sizes with unset weights; on the meta device they take no memory."""
+    weights: dict[str, Any] = {"operations": operations, "dtype": dtype, "device": device}
+    return MemoModels(
+        diffusion_net=UNet3D(config.diffusion_net, attention=attention, **weights),
+        reference_net=ReferenceUNet(config.reference_net, attention=attention, **weights),
+        image_proj=ImageProjection(config.image_proj, **weights),
+        audio_proj=AudioProjection(config.audio_proj, **weights),
+        config=config,
+    )

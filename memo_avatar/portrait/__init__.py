@@ -1,0 +1,1 @@
+"""A picture and its face -> what the model sees."""

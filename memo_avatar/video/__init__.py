@@ -1,0 +1,1 @@
+"""Generated frames -> a video file: pasted into the picture, at another rate, with the sound."""

@@ -1,0 +1,1 @@
+"""A recording -> what the model hears: features, emotions, vocals."""

@@ -1,0 +1,173 @@
+"""The step cache inside the host's sampling: its wrappers, and where a run's state lives.
+
+One `sample()` call is one clip and one cache run. The decision is taken where the host evaluates all branches
+(CALC_COND_BATCH) and obeyed where it evaluates some of them (APPLY_MODEL), so it does not matter whether it
+batches cond and uncond; and both lie outside what core's TorchCompileModel compiles. State lives in the
+run's own copy of the model options and dies with it; the MODEL carries frozen settings only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...teacache_core import CacheRun, Calibration, Decision, Fingerprint, StepCache, StepCacheConfig
+from .model import MemoModel
+
+KEY = "memo_teacache"
+_VIDEO_KEY = f"{KEY}_video"
+_RUN_KEY = f"{KEY}_run"
+_BRANCHES = ("cond", "uncond")  # by the host's index
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What the TeaCache node leaves on a MODEL."""
+
+    config: StepCacheConfig
+    calibration: Calibration | None = None
+
+    def start(self, fingerprint: Fingerprint | None, guidance_scale: float) -> StepCache:
+        """The cache of one video."""
+        return StepCache(
+            self.config, self.calibration, fingerprint=fingerprint, guidance_scale=guidance_scale
+        )
+
+
+class _Shared:
+    """Something that every copy of the model options has to share; older hosts copy them deeply."""
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _Shared:
+        return self
+
+
+class CachedVideo(_Shared):
+    """The cache of the video being made, and the clip that is sampled now."""
+
+    def __init__(self, cache: StepCache) -> None:
+        self.cache = cache
+        self.clip_index = 0
+
+
+class _ActiveRun(_Shared):
+    def __init__(self, run: CacheRun) -> None:
+        self.run = run
+        self.decision: Decision | None = None
+
+
+def attach(model: Any, settings: CacheSettings) -> Any:
+    """A clone of ``model`` with the cache; settings put on it before are replaced."""
+    if not isinstance(model.model, MemoModel):
+        raise TypeError(
+            f"expected a MODEL from Load MEMO but got {type(model.model).__name__} (TeaCache for MEMO). "
+            "Use the host's EasyCache for other models."
+        )
+    model = model.clone()
+    model.model_options["transformer_options"][KEY] = settings
+    wrappers = (
+        (WrappersMP.OUTER_SAMPLE, _outer_sample),
+        (WrappersMP.CALC_COND_BATCH, _calc_cond_batch),
+        (WrappersMP.APPLY_MODEL, _apply_model),
+    )
+    for kind, wrapper in wrappers:
+        model.remove_wrappers_with_key(kind, KEY)
+        model.add_wrapper_with_key(kind, KEY, wrapper)
+    return model
+
+
+def settings_of(model: Any) -> CacheSettings | None:
+    """What the TeaCache node left on ``model``, if it did."""
+    return model.model_options.get("transformer_options", {}).get(KEY)
+
+
+def start_video(model: Any, guidance_scale: float) -> tuple[Any, CachedVideo | None]:
+    """``model`` for the clips of one video, and the video's cache where the TeaCache node asked for one."""
+    settings = settings_of(model)
+    if settings is None:
+        return model, None
+    video = CachedVideo(settings.start(model.model.fingerprint, guidance_scale))
+    model = model.clone()
+    model.model_options["transformer_options"][_VIDEO_KEY] = video
+    return model, video
+
+
+def _outer_sample(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    guider = executor.class_obj
+    original = guider.model_options
+    options = original["transformer_options"]
+    video = options.get(_VIDEO_KEY)
+    if video is None:  # sampled by another node, one clip at a time
+        fingerprint = guider.model_patcher.model.fingerprint
+        video = CachedVideo(options[KEY].start(fingerprint, guider.cfg))
+    guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+    try:
+        with video.cache.run(sigmas, video.clip_index) as run:
+            guider.model_options["transformer_options"][_RUN_KEY] = _ActiveRun(run)
+            return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = original
+
+
+def _calc_cond_batch(
+    executor: Any, model: Any, conds: Sequence[Any], x: Tensor, sigma: Tensor, model_options: dict[str, Any]
+) -> list[Tensor]:
+    active = model_options["transformer_options"].get(_RUN_KEY)
+    branches = [name for name, cond in zip(_BRANCHES, conds, strict=False) if cond is not None]
+    one_each = len(conds) <= len(_BRANCHES) and all(cond is None or len(cond) == 1 for cond in conds)
+    if active is None or not one_each:
+        return executor(model, conds, x, sigma, model_options)
+    signal = partial(_signal, model, x, sigma)
+    with active.run.evaluation(float(sigma[0]), like=x, branches=branches, signal=signal) as decision:
+        active.decision = decision
+        try:
+            return executor(model, conds, x, sigma, model_options)
+        finally:
+            active.decision = None
+
+
+def _apply_model(
+    executor: Any,
+    x: Tensor,
+    sigma: Tensor,
+    c_concat: Any,
+    c_crossattn: Any,
+    control: Any,
+    transformer_options: dict[str, Any],
+    **conds: Any,
+) -> Tensor:
+    """Some branches of one evaluation, as denoised latents: computed and stored, or replayed."""
+    active = transformer_options.get(_RUN_KEY)
+    if active is None or active.decision is None:
+        return executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
+    names = [_BRANCHES[index] for index in transformer_options["cond_or_uncond"]]
+    scale = sigma.reshape(-1, *[1] * (x.ndim - 1))
+    if not active.decision.compute:
+        return x - torch.cat([active.run.replay(name) for name in names]).to(x) * scale
+    denoised = executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
+    velocity = (x - denoised) / scale
+    for name, part in zip(names, velocity.chunk(len(names)), strict=True):
+        active.run.store(name, part)
+    return denoised
+
+
+def _signal(model: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    """The first ResNet's time-modulated activation: what the decision watches, at < 1 % of an evaluation."""
+    net, dtype = model.diffusion_model, model.get_dtype_inference()
+    timestep = model.model_sampling.timestep(sigma).float()
+    temb = net.embed_timestep(timestep, x.shape[0], dtype)
+    return net.modulated_input(net.stem(x.to(dtype)), temb)

@@ -1,0 +1,63 @@
+"""Where the pack's files lie in a user's ComfyUI: checkpoints, calibrations, the bundled demo."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...memo_avatar.checkpoint.load import CheckpointError
+
+FOLDER = "memo"
+DEMO = "demo (comes with the pack)"
+DEMO_FOLDER = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+_MARK = "diffusion_net"  # a folder with this in it is a checkpoint
+
+
+def register_folder() -> None:
+    """models/memo, and whatever a user's extra_model_paths.yaml adds."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].update({".safetensors"})
+
+
+def find_checkpoints() -> dict[str, Path]:
+    """Name -> path of everything that can be loaded: folders, single files, the bundled demo."""
+    found = {DEMO: DEMO_FOLDER} if (DEMO_FOLDER / _MARK).is_dir() else {}
+    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        folders = [mark.parent for mark in (*root.glob(_MARK), *root.glob(f"*/{_MARK}"))]
+        for path in sorted([*folders, *root.glob("*.safetensors")]):
+            name = root.name if path == root else path.relative_to(root).as_posix()
+            found.setdefault(name, path)
+    return found
+
+
+def checkpoint_path(name: str) -> Path:
+    """The path of a combo's name."""
+    found = find_checkpoints()
+    if name not in found:
+        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
+        raise CheckpointError(
+            f"expected a MEMO checkpoint but got {name!r}, which is not there ({folders}). "
+            "Put the folder with diffusion_net, reference_net, image_proj and audio_proj in it, or a "
+            "single file "
+            "made by MEMO Save Checkpoint, and press R to refresh."
+        )
+    return found[name]
+
+
+_CALIBRATIONS = "calibrations"
+
+
+def find_calibrations() -> dict[str, Path]:
+    """Name -> file of what TeaCache Calibrate has saved."""
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        for path in sorted((root / _CALIBRATIONS).glob("*.json")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def safe_name(name: str) -> str:
+    """A file name on every system, from what a user typed."""
+    return re.sub(r"[^\w .-]", "_", name).strip(" .") or "calibration"

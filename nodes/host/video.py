@@ -1,0 +1,184 @@
+"""A video in the host: the clip loop over the host's own sampling, models placed by the host, one progress
+bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management as management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ...memo_avatar.clips.conditions import VideoConditions
+from ...memo_avatar.clips.loop import render_clips
+from ...memo_avatar.clips.values import Clip, ClipState
+from ...memo_avatar.model.context import ClipContext
+from ...memo_avatar.model.nets import MemoModels
+from ...memo_avatar.timing import clip_spans
+from .cached_sampling import CachedVideo
+from .estimate import check_clip, context_bytes
+from .job import VideoJob
+from .memory import load
+from .model import conditioning
+
+PREVIEW_SIZE = 512
+_MAX_SEED = 2**64
+NOT_FOR_FLOW = frozenset(
+    {"ddpm", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp"}
+)
+"""The host's samplers whose latents leave (1 - sigma) * answer + sigma * noise; the tests find them with a
+net that knows the answer."""
+
+
+@dataclass(frozen=True)
+class HostModels(MemoModels):
+    """The nets where the host keeps them: device and dtype are the host's, wherever the weights lie just
+    now."""
+
+    load_device: torch.device
+    compute_dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.load_device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.compute_dtype
+
+
+class HostVAE:
+    """The host's VAE (channels last, 0..1) as the clip loop's (channels first, -1..1)."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 4, h, w)."""
+        return self.vae.encode((pixels.float() / 2 + 0.5).movedim(1, -1))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(N, 4, h, w) -> (N, 3, H, W)."""
+        return self.vae.decode(latents).movedim(-1, 1) * 2 - 1
+
+
+class Progress:
+    """One bar over clips × steps, with a picture of the newest frame."""
+
+    def __init__(self, model: Any, clips: int, steps: int) -> None:
+        self.steps, self.total = steps, clips * steps
+        self.bar = comfy.utils.ProgressBar(self.total)
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def on_step(self, clip_index: int) -> Callable[[int, Tensor, Tensor, int], None]:
+        """The host's sampler callback for one clip."""
+
+        def callback(step: int, denoised: Tensor, _latents: Tensor, _total: int) -> None:
+            preview = None
+            if self.previewer is not None:
+                middle = denoised.shape[2] // 2
+                newest = denoised[:, :, middle : middle + 1]
+                preview = self.previewer.decode_latent_to_preview_image("JPEG", newest)
+            done = clip_index * self.steps + min(step + 1, self.steps)
+            self.bar.update_absolute(done, self.total, preview)
+
+        return callback
+
+    def on_clip(self, clip_index: int, frame: Tensor) -> None:
+        """A finished clip: its last frame (3, H, W)."""
+        from PIL import Image
+
+        pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
+        self.bar.update_absolute((clip_index + 1) * self.steps, self.total, preview)
+
+
+def generate_video(
+    job: VideoJob, video: CachedVideo | None = None, state: ClipState | None = None
+) -> Iterator[Clip]:
+    """Yield each clip when it is done; ``state`` continues after a finished one.
+
+    The clip loop with the host's sampling in place of ours: equal inputs give equal videos to rounding.
+    """
+    check_sampler(job.sampler_name)
+    check_clip(job)
+    spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
+    progress = Progress(job.model, len(spans), job.steps)
+    load(job.memo.patchers())
+    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait.portrait, job.settings)
+    sigmas = job.sigmas()
+
+    def prepare(clip_index: int) -> None:
+        management.throw_exception_if_processing_interrupted()
+        load([job.model, *job.memo.patchers()], context_bytes(job))
+        if video is not None:
+            video.clip_index = clip_index
+
+    def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
+        latents = sample_clip(job, context, noise, sigmas, clip_index, progress.on_step(clip_index))
+        frames = job.vae.decode(latents[0].transpose(0, 1))  # (1, 4, F, h, w) -> (F, 4, h, w) -> (F, H, W, 3)
+        return frames.movedim(-1, 1).to("cpu", torch.float32)
+
+    seed = job.seed % _MAX_SEED
+    clips = render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare)
+    del state  # the loop drops its memory as soon as it can
+    for clip in clips:
+        progress.on_clip(clip.index, clip.frames[-1])
+        yield clip
+        del clip  # and with it the memory before the next clip
+
+
+def check_sampler(name: str) -> None:
+    """Raise for a sampler that does not keep to a flow's noise levels."""
+    if name in NOT_FOR_FLOW:
+        raise ValueError(
+            f"expected a sampler for flow models but got {name} (MEMO Sampler): the noise that it adds "
+            "belongs to another kind of schedule. Use euler, or euler_ancestral for added noise."
+        )
+
+
+def sample_clip(
+    job: VideoJob, context: ClipContext, noise: Tensor, sigmas: Tensor, clip_index: int, callback: Any
+) -> Tensor:
+    """One clip's latents by the host: (1, 4, F, h, w), unscaled."""
+    cond = conditioning(context, context.batch - 1)
+    latents = comfy.sample.sample_custom(
+        job.model,
+        noise,
+        job.cfg,
+        comfy.samplers.sampler_object(job.sampler_name),
+        sigmas,
+        cond,
+        conditioning(context, 0) if context.batch > 1 else cond,
+        torch.zeros_like(noise),
+        callback=callback,
+        disable_pbar=True,
+        seed=(job.seed + clip_index) % _MAX_SEED,
+    )
+    if not torch.isfinite(latents).all():
+        raise RuntimeError(
+            f"expected finite latents but got NaN or infinity (clip {clip_index}, sampler "
+            f"{job.sampler_name}, scheduler "
+            f"{job.scheduler}). Use the euler sampler with the normal scheduler; if that fails too, load "
+            f"MEMO in fp32."
+        )
+    return latents
+
+
+def _models(job: VideoJob) -> HostModels:
+    memo, model = job.memo, job.model.model
+    return HostModels(
+        diffusion_net=model.diffusion_model,
+        reference_net=memo.reference_net.model,
+        image_proj=memo.image_proj.model,
+        audio_proj=memo.audio_proj.model,
+        config=memo.config,
+        load_device=job.model.load_device,
+        compute_dtype=model.get_dtype_inference(),
+    )

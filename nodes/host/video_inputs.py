@@ -1,0 +1,138 @@
+"""The inputs that several video nodes share, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...memo_avatar.portrait.images import ImageError
+from ...memo_avatar.timing import FPS
+from ...memo_avatar.video.delivery import Delivery
+from ...memo_avatar.video.paste import DEFAULT_FEATHER, MAX_FEATHER, Paster
+from ...memo_avatar.video.retime import RATES
+from ...teacache_core import CalibrationError, RunReport, StepCache, StepCacheConfig
+from .cached_sampling import CachedVideo
+from .job import VideoJob
+from .pictures import opaque
+from .sockets import EncodedPortrait, Memo, MemoPortrait, MemoVoice, VideoReport
+
+
+def job_inputs() -> list[Any]:
+    """The inputs of every node that makes a video."""
+    samplers, schedulers = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
+    return [
+        io.Model.Input(
+            "model", tooltip="From Load MEMO, or through TeaCache for MEMO, LoRA and other model nodes."
+        ),
+        Memo.Input("memo", tooltip="From Load MEMO."),
+        MemoPortrait.Input("portrait", tooltip="From MEMO Portrait."),
+        MemoVoice.Input("voice", tooltip="From MEMO Voice."),
+        io.Vae.Input("vae", tooltip="From Load MEMO."),
+        io.Int.Input(
+            "seed",
+            default=42,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Number that the noise is drawn from. The same number gives the same video.",
+        ),
+        io.Int.Input(
+            "steps", default=20, min=1, max=200, tooltip="Steps per clip of 16 frames. MEMO uses 20."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=3.5,
+            min=1.0,
+            max=20.0,
+            step=0.1,
+            tooltip="Guidance: how closely the voice is followed. MEMO uses 3.5, its demo 1.5. 1 is off and "
+            "twice as fast.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=samplers,
+            default="euler",
+            tooltip="How a step is taken. MEMO uses euler; deis is more exact at the same cost.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=schedulers,
+            default="normal",
+            tooltip="Where the steps lie between noise and picture. MEMO uses normal.",
+        ),
+    ]
+
+
+def fps_input() -> Any:
+    """At the end of the inputs: stored workflows keep their values by position."""
+    return io.Combo.Input(
+        "fps",
+        options=[str(rate) for rate in RATES],
+        default=str(FPS),
+        optional=True,
+        tooltip="Frames per second of the video. MEMO makes 30; for another rate frames are dropped or "
+        "repeated, exact in time.",
+    )
+
+
+def make_delivery(job: VideoJob, fps: str, paster: Paster | None = None) -> Delivery:
+    """How the job's frames become the video's, as long as the voice."""
+    voice = job.voice
+    samples = voice.waveform.shape[-1]
+    return Delivery.of_voice(
+        samples, int(fps), paster, sample_rate=voice.sample_rate, generated=job.num_frames
+    )
+
+
+def make_report(video: CachedVideo | None, seconds: float, frames: int) -> VideoReport:
+    """What was computed and what it took."""
+    if video is None:
+        return VideoReport(RunReport(StepCacheConfig()), seconds, frames)
+    calibration, notes = None, ()
+    if video.cache.config.calibrate:
+        calibration, notes = _calibration(video.cache)
+    return VideoReport(video.cache.report, seconds, frames, calibration, notes)
+
+
+def _calibration(cache: StepCache) -> tuple[Any, tuple[str, ...]]:
+    try:
+        return cache.make_calibration(), ()
+    except CalibrationError as error:
+        return None, (f"Nothing was learned: {error}",)
+
+
+def paste_inputs() -> list[Any]:
+    """How the face is blended in."""
+    return [
+        io.Float.Input(
+            "feather",
+            default=DEFAULT_FEATHER,
+            min=0.0,
+            max=MAX_FEATHER,
+            step=0.01,
+            optional=True,
+            tooltip="Width of the soft border, as a share of the face's square.",
+        ),
+        io.Boolean.Input(
+            "match_colour",
+            default=True,
+            optional=True,
+            tooltip="Bring the first frame's colours to the picture's, and all others by the same amount.",
+        ),
+    ]
+
+
+def make_paster(
+    portrait: EncodedPortrait, feather: float, match_colour: bool, original: Tensor | None = None
+) -> Paster:
+    """What puts frames back into the portrait's picture, or into another version of it."""
+    if portrait.crop is None or portrait.picture is None:
+        raise ImageError(
+            "expected a portrait cut out around the face but got a whole picture (portrait). "
+            "Choose fit face in MEMO Portrait."
+        )
+    picture = portrait.picture if original is None else opaque(original)
+    return Paster(picture.movedim(-1, 0), portrait.crop, feather=feather, match_colour=match_colour)

@@ -1,0 +1,152 @@
+"""Load MEMO: a checkpoint becomes a MODEL, the nets around it, and a VAE."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..memo_avatar.checkpoint.load import Checkpoint, CheckpointError, open_checkpoint
+from ..memo_avatar.model.config import MemoConfig
+from ..memo_avatar.model.projections import AudioProjection, ImageProjection
+from ..memo_avatar.model.reference_unet import ReferenceUNet
+from .host.folders import checkpoint_path, find_checkpoints
+from .host.memory import DTYPES, auxiliary_patcher
+from .host.model import load_model_patcher
+from .host.schema import schema
+from .host.sockets import Memo, MemoNets
+
+NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
+CALIBRATION_NAME = "calibration.json"
+SETTINGS_NAME = "demo.json"
+
+
+def load_model(path: str, dtype_name: str, *, disable_dynamic: bool = False) -> Any:
+    """The MODEL of a checkpoint; the host calls this again where it needs a fresh copy."""
+    patcher = load_model_patcher(open_checkpoint(path), dtype_name, disable_dynamic=disable_dynamic)
+    patcher.cached_patcher_init = (load_model, (path, dtype_name))
+    calibration = companion(Path(path), CALIBRATION_NAME)
+    patcher.model.calibration_path = str(calibration) if calibration.is_file() else None
+    return patcher
+
+
+def companion(path: Path, name: str) -> Path:
+    """What belongs to a checkpoint: inside its folder, or beside its single file."""
+    return (path if path.is_dir() else path.parent) / name
+
+
+def load_nets(checkpoint: Checkpoint, dtype: torch.dtype) -> MemoNets:
+    """Everything but the diffusion net."""
+    config, path = checkpoint.config, checkpoint.path
+    settings = _read_settings(companion(path, SETTINGS_NAME))
+    return MemoNets(
+        path=path,
+        config=config,
+        dtype=dtype,
+        reference_net=_auxiliary(checkpoint, "reference_net", config, dtype),
+        image_proj=_auxiliary(checkpoint, "image_proj", config, dtype),
+        audio_proj=_auxiliary(checkpoint, "audio_proj", config, dtype),
+        wav2vec2=_load_wav2vec2(companion(path, "wav2vec2")),
+        **settings,
+    )
+
+
+def _auxiliary(checkpoint: Checkpoint, part: str, config: MemoConfig, dtype: torch.dtype) -> Any:
+    from comfy.ldm.modules.attention import optimized_attention
+
+    builders = {
+        "reference_net": partial(ReferenceUNet, config.reference_net, attention=optimized_attention),
+        "image_proj": partial(ImageProjection, config.image_proj),
+        "audio_proj": partial(AudioProjection, config.audio_proj),
+    }
+    return auxiliary_patcher(builders[part], checkpoint.read(part, dtype), dtype)
+
+
+def _load_wav2vec2(folder: Path) -> Any:
+    if not folder.is_dir():
+        return None
+    from .host.wav2vec2 import load_wav2vec2
+
+    return load_wav2vec2(folder)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What a checkpoint recommends: its picture size and guidance."""
+    if not path.is_file():
+        return {}
+    values = json.loads(path.read_text(encoding="utf-8"))
+    kinds = {"size": int, "guidance_scale": float}
+    return {name: kind(values[name]) for name, kind in kinds.items() if name in values}
+
+
+class LoadMemo(io.ComfyNode):
+    """checkpoint -> MODEL, MEMO, VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_Load",
+            "Load MEMO",
+            "Loads a MEMO talking-head checkpoint: the diffusion net as a MODEL, the nets around it, and "
+            "its VAE.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=list(find_checkpoints()) or [NOTHING_FOUND],
+                    tooltip="A folder or single file in models/memo, or the small demo that comes with the "
+                    "pack.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=["auto", *DTYPES],
+                    default="auto",
+                    tooltip="Number format of the weights. auto: what ComfyUI chooses for this device. "
+                    "bf16 and fp16 take half the memory of fp32.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Replaces the checkpoint's own VAE. Needed where it has none: MEMO was trained "
+                    "with "
+                    "sd-vae-ft-mse.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                Memo.Output(display_name="memo"),
+                io.Vae.Output(display_name="vae"),
+            ],
+            search_aliases=["memo", "talking head", "avatar", "lip sync", "checkpoint"],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, **_inputs: Any) -> Any:
+        path = find_checkpoints().get(checkpoint)
+        if path is None:
+            return checkpoint
+        files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+        return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+
+    @classmethod
+    def execute(cls, checkpoint: str, weight_dtype: str, vae: Any = None) -> io.NodeOutput:
+        path = checkpoint_path(checkpoint)
+        vae = vae if vae is not None else _own_vae(path)
+        model = load_model(str(path), weight_dtype)
+        nets = load_nets(open_checkpoint(path), model.model.get_dtype_inference())
+        return io.NodeOutput(model, nets, vae)
+
+
+def _own_vae(path: Path) -> Any:
+    folder = companion(path, "vae")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"expected a VAE but got neither a connected one nor a vae folder ({folder}). "
+            "Connect Load VAE with sd-vae-ft-mse to the vae input."
+        )
+    from .host.vae import load_vae
+
+    return load_vae(folder)

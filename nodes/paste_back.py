@@ -1,0 +1,57 @@
+"""MEMO Paste Back: the moving face in the whole, untouched picture."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..memo_avatar.video.paste import DEFAULT_FEATHER
+from .host.estimate import _check_room
+from .host.schema import schema
+from .host.sockets import EncodedPortrait, MemoPortrait
+from .host.video_inputs import make_paster, paste_inputs
+
+_BYTES_PER_PIXEL = 3 * 4  # float32 RGB
+
+
+class PasteBackNode(io.ComfyNode):
+    """IMAGE, MEMO_PORTRAIT -> IMAGE of the whole picture's size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_PasteBack",
+            "MEMO Paste Back",
+            "Blends the frames of a portrait made with fit face into the picture it was cut from. Everything "
+            "outside the face's square stays as it is.",
+            inputs=[
+                io.Image.Input("images", tooltip="From MEMO Sampler; upscaled ones are fine."),
+                MemoPortrait.Input("portrait", tooltip="From MEMO Portrait with fit face."),
+                *paste_inputs(),
+                io.Image.Input(
+                    "original",
+                    optional=True,
+                    tooltip="Another version of the picture, of the same size. Without it, the portrait's.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="images")],
+            search_aliases=["memo", "composite", "stitch", "uncrop", "blend face"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor,
+        portrait: EncodedPortrait,
+        feather: float = DEFAULT_FEATHER,
+        match_colour: bool = True,
+        original: Tensor | None = None,
+    ) -> io.NodeOutput:
+        paster = make_paster(portrait, feather, match_colour, original)
+        width, height = paster.size
+        _check_room(len(images), width, height)
+        whole = torch.empty(len(images), height, width, 3)
+        for index, frame in enumerate(images):
+            whole[index] = paster.paste(frame[..., :3].movedim(-1, 0)).movedim(0, -1)
+        return io.NodeOutput(whole)

@@ -1,0 +1,209 @@
+"""A picture becomes what the model sees."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..memo_avatar.inputs import Portrait
+from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, Crop, FloatBox, parse_box
+from ..memo_avatar.portrait.faces import (
+    FACE_MODES,
+    FOLDER_NAME,
+    NO_FACE,
+    FaceError,
+    FaceMode,
+    Identity,
+    read_embedding,
+    read_faces,
+)
+from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, mask_box, prepare_portrait
+from .host.folders import DEMO_FOLDER, FOLDER
+from .host.pictures import opaque, to_picture
+from .host.schema import ADVANCED, schema, show_text
+from .host.sockets import EncodedPortrait, Memo, MemoNets, MemoPortrait
+
+logger = logging.getLogger(__name__)
+
+FACE_SOURCES = ("MEMO_FACE", "FACEANALYSIS", "INSIGHTFACE", "FACE_MODEL")
+"""Sockets of other packs that carry a face: an insightface FaceAnalysis (InstantID, PuLID; IPAdapter) or an
+insightface face (ReActor)."""
+
+
+class PortraitNode(io.ComfyNode):
+    """IMAGE -> MEMO_PORTRAIT, the picture as the model will see it, and where it was taken from."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_Portrait",
+            "MEMO Portrait",
+            "Fits a picture to the size of the video without ever squashing it. The face should fill about "
+            "half of it: fit face cuts it out, and MEMO Paste Back puts the moving face back.",
+            inputs=[*_picture_inputs(), *_face_inputs()],
+            outputs=[
+                MemoPortrait.Output(display_name="portrait"),
+                io.Image.Output(display_name="image", tooltip="What the model will see."),
+                io.Mask.Output(display_name="crop", tooltip="Where in the picture that was taken from."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            search_aliases=["memo", "face", "reference image", "avatar", "crop", "insightface"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        memo: MemoNets,
+        width: int,
+        height: int,
+        fit: Framing,
+        face: FaceMode = "auto",
+        face_index: int = 0,
+        margin: float = DEFAULT_MARGIN,
+        face_box: str = "",
+        face_mask: Tensor | None = None,
+        face_embedding: Any = None,
+    ) -> io.NodeOutput:
+        picture = opaque(image)
+        shown = to_picture(picture)
+        dim = memo.config.image_proj.embedding_dim
+        box = _box(face_box, face_mask, shown.size)
+        known = _known(face_embedding, shown, face, face_index, dim)
+        if known is not None:
+            box = box or known.box
+        options = FaceOptions(
+            mode="none" if memo.path == DEMO_FOLDER and fit != "face" and face == "auto" else face,
+            index=face_index,
+            folders=face_folders(memo.path),
+            box=box,
+            embedding=None if known is None else known.embedding,
+            margin=margin,
+        )
+        size = width or memo.size, height or memo.size
+        prepared = prepare_portrait(shown, size, fit, options, dim)
+        notes = [*([known.note] if known is not None and known.note else []), *prepared.notes]
+        for note in notes:
+            logger.warning(note)
+        if notes:
+            show_text(cls, "\n".join(notes))
+        portrait = Portrait(prepared.pixel_values, prepared.face_embedding)
+        encoded = EncodedPortrait(portrait, prepared.crop, picture)
+        seen = (prepared.pixel_values / 2 + 0.5).movedim(1, -1)
+        return io.NodeOutput(encoded, seen, _crop_mask(picture, prepared.crop))
+
+
+def _picture_inputs() -> list[Any]:
+    size = {"default": 0, "min": 0, "max": 4096, "step": 8}
+    return [
+        io.Image.Input("image", tooltip="The person, facing the camera. Of a batch, the first picture."),
+        Memo.Input("memo", tooltip="From Load MEMO."),
+        io.Int.Input(
+            "width", tooltip="Width of the video in pixels, a multiple of 8; 0: the checkpoint's own.", **size
+        ),
+        io.Int.Input(
+            "height",
+            tooltip="Height of the video in pixels, a multiple of 8; 0: the checkpoint's own.",
+            **size,
+        ),
+        io.Combo.Input(
+            "fit",
+            options=list(FRAMINGS),
+            default="crop",
+            tooltip="How another aspect is fitted. crop: cut to the middle. letterbox: keep all, grey "
+            "borders. face: a square around the face, for MEMO Paste Back.",
+        ),
+    ]
+
+
+def _face_inputs() -> list[Any]:
+    """Newer than the inputs above, so at the end: stored workflows keep their values by position."""
+    return [
+        io.Combo.Input(
+            "face",
+            options=list(FACE_MODES),
+            default="auto",
+            optional=True,
+            tooltip="Whether insightface looks for the face and tells the model who it is. auto: where it "
+            "can, else with a warning. require: an error where it can't. none: not at all.",
+        ),
+        io.Int.Input(
+            "face_index",
+            default=0,
+            min=0,
+            max=99,
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Which face, counted from the largest.",
+        ),
+        io.Float.Input(
+            "margin",
+            default=DEFAULT_MARGIN,
+            min=0.0,
+            max=MAX_MARGIN,
+            step=0.05,
+            optional=True,
+            tooltip="With fit face: room on each side of the face, in faces. 0.5: the face fills half.",
+        ),
+        io.String.Input(
+            "face_box",
+            default="",
+            optional=True,
+            extra_dict=ADVANCED,
+            tooltip="Where the face is: left,top,right,bottom in pixels of the picture. Empty: face_mask, "
+            "else detected, else the middle.",
+        ),
+        io.Mask.Input(
+            "face_mask", optional=True, tooltip="Or paint over the face in the mask editor of Load Image."
+        ),
+        io.Custom(",".join(FACE_SOURCES)).Input(
+            "face_embedding",
+            optional=True,
+            tooltip="A face of another pack, made with antelopev2: InstantID's or PuLID's face analysis, "
+            "or ReActor's face model.",
+        ),
+    ]
+
+
+def face_folders(checkpoint: Path) -> list[Path]:
+    """Where the ONNX files may lie: in models/memo, with the checkpoint, or where other packs keep the same
+    two. The first is what a message names.
+    """
+    roots = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    roots.append(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    ours = [place / FOLDER_NAME for root in roots for place in (root, root / "misc")]
+    theirs = Path(folder_paths.models_dir) / "insightface"
+    return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
+
+
+def _box(text: str, mask: Tensor | None, picture: tuple[int, int]) -> FloatBox | None:
+    if text.strip():
+        return parse_box(text)
+    return None if mask is None else mask_box(mask[0] if mask.ndim == 3 else mask, picture)
+
+
+def _known(value: Any, picture: Any, mode: FaceMode, index: int, dim: int) -> Identity | None:
+    """What another pack says about the face; its analysis may find none."""
+    if value is None:
+        return None
+    if not (hasattr(value, "get") and hasattr(value, "prepare")):
+        return Identity(read_embedding(value, dim))
+    found = read_faces(value, picture, index, dim)
+    if found is None and mode == "require":
+        raise FaceError("expected a face but found none (image). Use a picture of a face from the front.")
+    return found or Identity(torch.zeros(1, dim), note=NO_FACE)
+
+
+def _crop_mask(picture: Tensor, crop: Crop | None) -> Tensor:
+    """(1, H, W): 1 where the model sees the picture."""
+    mask = torch.ones(1, *picture.shape[:2])
+    if crop is not None:
+        left, top, right, bottom = crop.inside
+        mask.zero_()[:, top:bottom, left:right] = 1
+    return mask

@@ -1,0 +1,90 @@
+"""MEMO Sampler to File: a video of any length, written as it grows, continued where it was stopped."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import InputImpl, io, ui
+
+from ..memo_avatar.timing import FPS
+from ..memo_avatar.video.paste import DEFAULT_FEATHER
+from ..memo_avatar.video.segments import join_segments
+from .host.cached_sampling import settings_of, start_video
+from .host.job import VideoJob
+from .host.job_key import job_key
+from .host.schema import schema
+from .host.sockets import MemoReport
+from .host.unfinished import WORK_FOLDER, Unfinished, finish_segments
+from .host.video_inputs import fps_input, job_inputs, make_delivery, make_paster, make_report, paste_inputs
+
+
+class SamplerToFileNode(io.ComfyNode):
+    """Everything -> a video file, VIDEO, report."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_SamplerToFile",
+            "MEMO Sampler to File",
+            "MEMO Sampler for long speech: frames go to a video file clip by clip, so memory stays flat. "
+            "Stopped and "
+            "queued again, it continues after the last finished clip.",
+            inputs=[
+                *job_inputs(),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/memo",
+                    tooltip="Name of the file in ComfyUI's output folder, without number and ending.",
+                ),
+                fps_input(),
+                io.Boolean.Input(
+                    "paste_back",
+                    default=False,
+                    optional=True,
+                    tooltip="Blend the face into the whole picture. Needs a portrait made with fit face.",
+                ),
+                *paste_inputs(),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video"),
+                io.String.Output(display_name="path"),
+                MemoReport.Output(display_name="report"),
+            ],
+            is_output_node=True,
+            search_aliases=["memo", "long video", "stream", "resume", "save video"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        filename_prefix: str,
+        fps: str = str(FPS),
+        paste_back: bool = False,
+        feather: float = DEFAULT_FEATHER,
+        match_colour: bool = True,
+        **inputs: Any,
+    ) -> io.NodeOutput:
+        started = time.perf_counter()
+        settings = settings_of(inputs["model"])
+        model, video = start_video(inputs["model"], inputs["cfg"])
+        job = VideoJob(**{**inputs, "model": model})
+        paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
+        delivery = make_delivery(job, fps, paster)
+        width, height = delivery.size(*reversed(job.size))
+        output = Path(folder_paths.get_output_directory())
+        place, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, str(output), width, height
+        )
+        path = Path(place) / f"{name}_{counter:05}_.mp4"
+        work = Unfinished(output / WORK_FOLDER / job_key(job, settings, delivery))
+        segments = finish_segments(job, video, work, delivery)
+        sound = job.voice.waveform[0], job.voice.sample_rate
+        frames = join_segments(segments, path, *sound, delivery.fps)
+        shutil.rmtree(work.folder)
+        report = make_report(video, time.perf_counter() - started, frames)
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)

@@ -1,0 +1,240 @@
+"""TeaCache for MEMO: a MODEL that computes fewer steps, a report of it, and calibrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..teacache_core import Calibration, CalibrationError, StepCacheConfig
+from ..teacache_core.picture import draw, to_tensor
+from .host.cached_sampling import CacheSettings, attach
+from .host.folders import _CALIBRATIONS, FOLDER, find_calibrations, safe_name
+from .host.schema import ADVANCED, schema, show_text
+from .host.sockets import MemoReport, VideoReport
+
+AUTOMATIC = "automatic"
+SPEEDUP, THRESHOLD, CALIBRATE = "target speed-up", "threshold", "calibrate"
+
+
+class TeaCacheNode(io.ComfyNode):
+    """MODEL -> MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_TeaCache",
+            "TeaCache for MEMO",
+            "Computes some of the sampler's steps and forecasts the others. Faster, nearly the same video. "
+            "Bypassed, "
+            "or at threshold 0, the model is exactly what it was.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load MEMO."),
+                io.Combo.Input(
+                    "mode",
+                    options=[SPEEDUP, THRESHOLD, CALIBRATE],
+                    default=SPEEDUP,
+                    tooltip="target speed-up: say how many times fewer steps to compute; the best ones are "
+                    "chosen. "
+                    "threshold: TeaCache's rule. calibrate: compute everything and learn, for TeaCache "
+                    "Calibrate.",
+                ),
+                io.Float.Input(
+                    "target_speedup",
+                    default=2.0,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How many times fewer steps are computed, in mode target speed-up. 1: off.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.15,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Change of the watched signal below which steps are skipped, in mode "
+                    "threshold. 0: off; "
+                    "0.09, 0.15 and 0.25 give about 1.5, 2 and 2.5 times fewer steps.",
+                ),
+                *_advanced_inputs(),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+            search_aliases=["teacache", "cache", "speed up", "faster", "step cache"],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, calibration: str = AUTOMATIC, **_inputs: Any) -> Any:
+        path = find_calibrations().get(calibration)
+        return None if path is None else path.stat().st_mtime_ns
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        mode: str,
+        target_speedup: float,
+        threshold: float,
+        calibration: str = AUTOMATIC,
+        on_skip: str = "forecast",
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        max_consecutive_skips: int = 0,
+        compute_last: bool = False,
+    ) -> io.NodeOutput:
+        if (mode == SPEEDUP and target_speedup == 1) or (mode == THRESHOLD and threshold == 0):
+            return io.NodeOutput(model)
+        learned = _load_calibration(calibration, model) if mode != CALIBRATE else None
+        config = StepCacheConfig(
+            rel_l1_thresh=threshold if mode == THRESHOLD else 0.0,
+            target_speedup=target_speedup if mode == SPEEDUP else None,
+            calibrate=mode == CALIBRATE,
+            calibrate_online=mode == THRESHOLD and learned is None,
+            start_percent=start_percent,
+            end_percent=end_percent,
+            max_consecutive_skips=max_consecutive_skips or None,
+            compute_last=compute_last,
+            on_skip=on_skip,  # pyright: ignore[reportArgumentType]
+        )
+        return io.NodeOutput(attach(model, CacheSettings(config, learned)))
+
+
+def _advanced_inputs() -> list[Any]:
+    percent = {"min": 0.0, "max": 1.0, "step": 0.01, "extra_dict": ADVANCED}
+    return [
+        io.Combo.Input(
+            "calibration",
+            options=[AUTOMATIC, *find_calibrations()],
+            default=AUTOMATIC,
+            tooltip="What is known about this checkpoint. automatic: its own calibration.json, else the "
+            "video's first "
+            "clip is computed in full and teaches the rest.",
+            extra_dict=ADVANCED,
+        ),
+        io.Combo.Input(
+            "on_skip",
+            options=["forecast", "reuse"],
+            default="forecast",
+            tooltip="What a skipped step gets. forecast: the line through the last two computed ones, "
+            "nearer to the "
+            "truth. reuse: the last one again.",
+            extra_dict=ADVANCED,
+        ),
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            tooltip="Skip nothing before this share of the denoising (0: pure noise, 1: clean).",
+            **percent,
+        ),
+        io.Float.Input(
+            "end_percent", default=1.0, tooltip="Skip nothing after this share of the denoising.", **percent
+        ),
+        io.Int.Input(
+            "max_consecutive_skips",
+            default=0,
+            min=0,
+            max=100,
+            tooltip="Compute at least one step after this many skipped ones. 0: no limit.",
+            extra_dict=ADVANCED,
+        ),
+        io.Boolean.Input(
+            "compute_last",
+            default=False,
+            tooltip="Never skip the last step. In MEMO's schedule it hardly counts.",
+            extra_dict=ADVANCED,
+        ),
+    ]
+
+
+def _load_calibration(name: str, model: Any) -> Calibration | None:
+    """The calibration of a combo's name; None where the first clip has to teach."""
+    if name == AUTOMATIC:
+        path = getattr(model.model, "calibration_path", None)
+        return None if path is None else Calibration.load(path)
+    path = find_calibrations().get(name)
+    if path is None:
+        raise CalibrationError(
+            f"expected a calibration but got {name!r}, which is not there (models/{FOLDER}/{_CALIBRATIONS}). "
+            "Choose automatic, or make one with TeaCache Calibrate."
+        )
+    return Calibration.load(path)
+
+
+class ReportNode(io.ComfyNode):
+    """Report -> picture and text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_TeaCacheReport",
+            "TeaCache Report",
+            "Shows which steps were computed and which were skipped, clip by clip, and what that saved.",
+            inputs=[
+                MemoReport.Input("report", tooltip="From MEMO Sampler."),
+                io.Boolean.Input(
+                    "details",
+                    default=False,
+                    tooltip="Add a line for every step to the text: what was decided, and why.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image", tooltip="A row per clip: dark steps computed, light ones skipped."
+                ),
+                io.String.Output(display_name="text"),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            search_aliases=["teacache", "statistics", "speed", "skipped steps"],
+        )
+
+    @classmethod
+    def execute(cls, report: VideoReport, details: bool) -> io.NodeOutput:
+        picture = to_tensor(draw(report.run))[None].float() / 255
+        text = report.text(details)
+        show_text(cls, text)
+        return io.NodeOutput(picture, text, ui={"text": (text,)})
+
+
+class CalibrateNode(io.ComfyNode):
+    """A calibrating run's report -> a file that the TeaCache node lists."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "MEMO_TeaCacheCalibrate",
+            "TeaCache Calibrate",
+            "Saves what a run in mode calibrate has learned about a checkpoint, for the TeaCache node's "
+            "calibration.",
+            inputs=[
+                MemoReport.Input(
+                    "report", tooltip="From a MEMO Sampler whose TeaCache node is in mode calibrate."
+                ),
+                io.String.Input(
+                    "name",
+                    default="my calibration",
+                    tooltip=f"File name without ending; it is written to models/{FOLDER}/{_CALIBRATIONS}.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            search_aliases=["teacache", "calibration", "coefficients"],
+        )
+
+    @classmethod
+    def execute(cls, report: VideoReport, name: str) -> io.NodeOutput:
+        if report.calibration is None:
+            raise CalibrationError(
+                f"expected the report of a calibrating run but got one in mode {report.run.config.mode} "
+                f"(report). "
+                "Set mode to calibrate in TeaCache for MEMO."
+            )
+        folder = Path(folder_paths.get_folder_paths(FOLDER)[0]) / _CALIBRATIONS
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{safe_name(name)}.json"
+        report.calibration.save(path)
+        show_text(cls, f"Saved {path}. Press R to refresh the TeaCache node's list.")
+        return io.NodeOutput(str(path), ui={"text": (str(path),)})

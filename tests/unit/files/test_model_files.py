@@ -1,0 +1,237 @@
+"""The table of model files, and fetching them from a server on this machine."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memo_avatar.files import downloads
+from memo_avatar.files import published_models as model_table
+from memo_avatar.files.downloads import DownloadError, download
+from standalone.command import main
+
+ROOT = Path(__file__).resolve().parents[3]
+BODY = bytes(range(256)) * 4_000
+
+
+class Server:
+    """What the handler answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.body, self.tag, self.cut = BODY, '"v1"', 0  # cut: close the connection after so many bytes, once
+        self.ranges: list[str | None] = []
+        self.with_ranges, self.status, self.kind = True, 200, "application/octet-stream"
+        self.url = ""
+
+    def answer(self, handler: Any) -> None:
+        wanted = handler.headers.get("Range")
+        self.ranges.append(wanted)
+        if self.status != 200:
+            handler.send_error(self.status)
+            return
+        start = 0
+        if wanted and self.with_ranges and handler.headers.get("If-Range") == self.tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        body = self.body[start:]
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Type", self.kind)
+        if self.tag:
+            handler.send_header("ETag", self.tag)
+        handler.end_headers()
+        if self.cut:
+            body, self.cut = body[: self.cut], 0
+            handler.close_connection = True
+        handler.wfile.write(body)
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}/model.safetensors"
+        httpd.shutdown()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "CHUNK_BYTES", 10_000)
+    found = Server()
+    with serving(found) as found.url:
+        yield found
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_file(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    target = tmp_path / "new" / "model.safetensors"
+    digest = hashlib.sha256(BODY).hexdigest()
+    download(server.url, target, sha256=digest, on_bytes=lambda *at: seen.append(at))
+    assert target.read_bytes() == BODY
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert names(target.parent) == ["model.safetensors"]
+    download(server.url, target)
+    assert len(server.ranges) == 1, "what is there is not asked for again"
+
+
+def test_a_broken_connection_is_continued(server: Server, tmp_path: Path) -> None:
+    server.cut = 300_000
+    target = download(server.url, tmp_path / "m")
+    assert target.read_bytes() == BODY
+    assert server.ranges == [None, "bytes=300000-"]
+
+
+def stop_after(limit: int) -> Any:
+    def on_bytes(done: int, _total: int) -> None:
+        if done >= limit:
+            raise KeyboardInterrupt
+
+    return on_bytes
+
+
+def test_a_stopped_download_is_continued_by_the_next_command(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        download(server.url, tmp_path / "m", on_bytes=stop_after(200_000))
+    assert names(tmp_path) == ["m.part", "m.part.tag"]
+    assert download(server.url, tmp_path / "m").read_bytes() == BODY
+    assert server.ranges == [None, "bytes=200000-"]
+    assert names(tmp_path) == ["m"]
+
+
+def test_another_version_is_not_put_behind_the_first(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        download(server.url, tmp_path / "m", on_bytes=stop_after(200_000))
+    server.body, server.tag = BODY[::-1], '"v2"'
+    assert download(server.url, tmp_path / "m").read_bytes() == BODY[::-1]
+
+
+@pytest.mark.parametrize("feature", ["ranges", "tag"])
+def test_servers_that_cannot_continue_begin_again(server: Server, tmp_path: Path, feature: str) -> None:
+    if feature == "tag":
+        server.tag = ""
+    else:
+        server.with_ranges = False
+    server.cut = 300_000
+    assert download(server.url, tmp_path / "m").read_bytes() == BODY
+
+
+def test_a_connection_that_always_breaks(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "answer", lambda handler: handler.connection.close())
+    with pytest.raises(DownloadError, match=r"connection broke 4 times.*run the command again to continue"):
+        download(server.url, tmp_path / "m")
+
+
+def test_a_wrong_checksum(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"expected sha256 0000.* but got [0-9a-f]{64}.*was deleted"):
+        download(server.url, tmp_path / "m", sha256="0" * 64)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (404, "the server answered 404 Not Found .*Check its page in a browser and put it there: .*/m$"),
+        (401, "the server answered 401 Unauthorized .*Download it in a browser"),
+        (503, "the connection broke 4 times: the server answered 503"),
+    ],
+)
+def test_refusals(server: Server, tmp_path: Path, status: int, text: str) -> None:
+    server.status = status
+    with pytest.raises(DownloadError, match=text):
+        download(server.url, tmp_path / "m")
+    assert names(tmp_path) == []
+
+
+def test_a_login_page_is_not_a_model(server: Server, tmp_path: Path) -> None:
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(DownloadError, match="expected a file but got a web page"):
+        download(server.url, tmp_path / "m")
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with serving(Server()) as url:
+        pass
+    with pytest.raises(DownloadError, match=r"expected a network but got: .*put it there: .*/m$"):
+        download(url, tmp_path / "m")
+
+
+def test_a_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 10}))
+    with pytest.raises(DownloadError, match=r"expected 0\.00 GB free but got 0\.00 GB"):
+        download(server.url, tmp_path / "m")
+
+
+def test_the_table_names_every_file_once_and_safely() -> None:
+    paths = [file.path for file in model_table.FILES]
+    assert len(set(paths)) == len(paths)
+    assert {file.group for file in model_table.FILES} == set(model_table.GROUPS)
+    for file in model_table.FILES:
+        assert not Path(file.path).is_absolute() and ".." not in Path(file.path).parts
+        assert file.url.startswith("https://huggingface.co/")
+        assert file.sha256 == "" or len(file.sha256) == 64
+
+
+def test_the_document_has_the_table_of_the_code() -> None:
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert model_table.markdown() in text, "paste the output of `python teacache_memo.py models --markdown`"
+
+
+def test_status_without_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    (tmp_path / "emotion2vec").mkdir()
+    (tmp_path / "emotion2vec" / "model.safetensors").touch()
+    assert main(["models", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "there    vae/config.json" in out
+    assert "there    emotion2vec/model.pt" in out
+    assert "missing  diffusion_net/diffusion_pytorch_model.safetensors  6.71 GB" in out
+    assert "from https://huggingface.co/memoavatar/memo/resolve/main/diffusion_net/config.json" in out
+
+
+def test_the_command_fetches_the_groups_it_is_given(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_table, "HUB", server.url.rsplit("/", 1)[0])
+    assert main(["models", "download", "vae", "emotion", "--folder", str(tmp_path)]) == 0
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == BODY
+    assert not (tmp_path / "diffusion_net").exists()
+    assert "convert-emotion" in capsys.readouterr().out
+
+
+def test_the_command_fails_with_the_list_where_there_is_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_table, "HUB", "http://127.0.0.1:9")
+    assert main(["models", "download", "vae", "--folder", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert "Error: expected a network but got" in captured.err
+    assert "missing  vae/config.json" in captured.out
+
+
+@pytest.mark.parametrize("arguments", [["models", "download", "music"], ["models", "fetch"]])
+def test_unknown_groups_and_actions(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "invalid choice" in capsys.readouterr().err

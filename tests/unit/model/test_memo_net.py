@@ -1,0 +1,209 @@
+"""The diffusion net as a function: parts, branches, order, sizes, memory.
+
+In float64: at these sizes a GroupNorm sees one value per group, which float32 rounds to about 1e-4.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from memo_avatar.model.context import ClipContext, MemoryState, ReferenceFeatures, join_contexts
+from memo_avatar.model.nets import MemoModels
+from tests.helpers.tiny_memo import AUDIO_DIM, FACE_DIM, tiny_memo
+
+CLOSE = {"rtol": 1e-7, "atol": 1e-7}
+
+
+@pytest.fixture(scope="module")
+def models() -> MemoModels:
+    return double(tiny_memo())
+
+
+def double(models: MemoModels) -> MemoModels:
+    for net in (models.diffusion_net, models.reference_net, models.audio_proj):
+        net.double()
+    return models
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def features(models: MemoModels, images: int, size: tuple[int, int], seed: int) -> ReferenceFeatures:
+    return models.reference_net(
+        random(images, 4, *size, seed=seed), random(images, 2, FACE_DIM, seed=seed + 1)
+    )
+
+
+def make_context(
+    models: MemoModels,
+    *,
+    frames: int = 3,
+    size: tuple[int, int] = (4, 4),
+    flags: tuple[bool, ...] = (False, True),
+    seed: int = 10,
+) -> ClipContext:
+    batch = len(flags)
+    past = features(models, 2 * batch, size, seed)
+    rows = torch.arange(2 * batch).reshape(batch, 2)
+    return models.diffusion_net.prepare_context(
+        face_tokens=random(batch, 2, FACE_DIM, seed=seed + 2),
+        audio_tokens=random(batch, frames, 2, AUDIO_DIM, seed=seed + 3),
+        emotion=torch.tensor([9, 3, 0][:batch]),
+        reference=features(models, sum(flags), size, seed + 4) if any(flags) else None,
+        has_reference=flags,
+        memory=models.diffusion_net.update_memory(past, rows),
+    )
+
+
+def test_forward_is_head_of_body_of_stem(models: MemoModels) -> None:
+    net, context = models.diffusion_net, make_context(models)
+    latents, timestep = random(2, 4, 3, 4, 4), torch.tensor([700.0, 700.0])
+    temb = net.embed_timestep(timestep, 2, latents.dtype)
+    parts = net.head(net.body(net.stem(latents), temb, context), context.frames)
+    assert torch.equal(parts, net(latents, timestep, context))
+
+
+def test_modulated_input_is_what_the_first_resnet_uses(models: MemoModels) -> None:
+    net = models.diffusion_net
+    resnet = net.down_blocks[0].resnets[0]
+    seen: list[Tensor] = []
+    handle = resnet.norm2.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    latents, context = random(2, 4, 3, 4, 4), make_context(models)
+    net(latents, 500.0, context)
+    handle.remove()
+    temb = net.embed_timestep(500.0, 2, latents.dtype)
+    assert torch.equal(net.modulated_input(net.stem(latents), temb), seen[0])
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(models: MemoModels) -> None:
+    net, context, other = models.diffusion_net, make_context(models), make_context(models, seed=50)
+    latents = random(1, 4, 3, 4, 4)
+    first = net(latents, 900.0, context)
+    net(random(1, 4, 3, 4, 4, seed=5), 10.0, other)
+    assert torch.equal(net(latents, 900.0, context), first)
+
+
+def test_inputs_are_left_alone(models: MemoModels) -> None:
+    context, latents = make_context(models), random(1, 4, 3, 4, 4)
+    kept = [latents.clone(), context.audio_tokens.clone(), context.layers[0].memory[0].kv.clone()]
+    models.diffusion_net(latents, 900.0, context)
+    after = [latents, context.audio_tokens, context.layers[0].memory[0].kv]
+    assert all(torch.equal(a, b) for a, b in zip(kept, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "flags", [(False, True), (True, False), (True, True, False), (False,), (True,)], ids=str
+)
+def test_branches_apart_and_together_agree(models: MemoModels, flags: tuple[bool, ...]) -> None:
+    net, context, latents = models.diffusion_net, make_context(models, flags=flags), random(1, 4, 3, 4, 4)
+    together = net(latents, 400.0, context)
+    apart = torch.cat([net(latents, 400.0, context.row(index)) for index in range(len(flags))])
+    torch.testing.assert_close(together, apart, **CLOSE)
+
+
+def test_join_contexts_reverses_row(models: MemoModels) -> None:
+    net, context, latents = models.diffusion_net, make_context(models), random(1, 4, 3, 4, 4)
+    swapped = join_contexts([context.row(1), context.row(0)])
+    assert swapped.has_reference == (True, False)
+    torch.testing.assert_close(net(latents, 400.0, swapped), net(latents, 400.0, context).flip(0), **CLOSE)
+
+
+def test_reference_changes_only_the_branch_that_has_it(models: MemoModels) -> None:
+    net, latents = models.diffusion_net, random(1, 4, 3, 4, 4)
+    context = make_context(models)
+    layers = tuple(
+        type(layer)(layer.face, layer.reference and layer.reference.rows(slice(0, 0)), layer.memory)
+        for layer in context.layers
+    )
+    without = ClipContext(context.audio_tokens, context.emotion, (False, False), None, layers)
+    plain, seen = net(latents, 400.0, without), net(latents, 400.0, context)
+    torch.testing.assert_close(plain[0], seen[0], **CLOSE)
+    assert (plain[1] - seen[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("frames", [1, 2, 32])
+def test_clip_lengths(models: MemoModels, frames: int) -> None:
+    context = make_context(models, frames=frames)
+    assert models.diffusion_net(random(1, 4, frames, 4, 4), 500.0, context).shape == (2, 4, frames, 4, 4)
+
+
+def test_clip_longer_than_the_position_table_is_refused(models: MemoModels) -> None:
+    with pytest.raises(ValueError, match="a clip must have 1 to 32 frames but got 33"):
+        make_context(models, frames=33)
+
+
+def test_rows_that_do_not_fit_are_refused(models: MemoModels) -> None:
+    context = make_context(models)
+    with pytest.raises(ValueError, match="must have 2 rows, one per branch, but got"):
+        models.diffusion_net.prepare_context(
+            random(3, 2, FACE_DIM),
+            context.audio_tokens,
+            context.emotion,
+            None,
+            (False, False),
+            MemoryState(()),
+        )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 2), (7, 12)], ids=str)
+def test_any_latent_size(models: MemoModels, size: tuple[int, int]) -> None:
+    context = make_context(models, size=size)
+    velocity = models.diffusion_net(random(1, 4, 3, *size), 500.0, context)
+    assert velocity.shape == (2, 4, 3, *size)
+    assert velocity.isfinite().all()
+
+
+def test_linear_projections() -> None:
+    models = double(tiny_memo(linear_projection=True))
+    context, latents = make_context(models), random(1, 4, 3, 4, 4)
+    together = models.diffusion_net(latents, 500.0, context)
+    torch.testing.assert_close(together[1:], models.diffusion_net(latents, 500.0, context.row(1)), **CLOSE)
+
+
+def test_gradients_flow_to_every_weight() -> None:
+    models = double(tiny_memo())
+    nets = (models.diffusion_net, models.reference_net)
+    for net in nets:
+        net.requires_grad_(True)
+    context = make_context(models)
+    models.diffusion_net(random(1, 4, 3, 4, 4), 500.0, context).square().mean().backward()
+    missing = [name for name, weight in models.diffusion_net.named_parameters() if weight.grad is None]
+    assert missing == []
+
+
+def test_memory_is_faded_and_added(models: MemoModels) -> None:
+    net, past = models.diffusion_net, features(models, 4, (4, 4), 20)
+    rows = torch.arange(4).reshape(2, 2)
+    first, second = (
+        net.update_memory(past, rows),
+        net.update_memory(past, rows, net.update_memory(past, rows)),
+    )
+    for once, twice in zip(first.layers, second.layers, strict=True):
+        for a, b in zip(once, twice, strict=True):
+            torch.testing.assert_close(b.kv, a.kv * (1 + 0.9**2))
+            torch.testing.assert_close(b.z, a.z * (1 + 0.9**2))
+
+
+def test_memory_repeats_distinct_frames(models: MemoModels) -> None:
+    net, distinct = models.diffusion_net, features(models, 2, (4, 4), 30)
+    rows = torch.tensor([[0, 1, 0, 1]])
+    repeated = net.update_memory(distinct.rows([0, 1, 0, 1]), torch.arange(4)[None])
+    for a, b in zip(net.update_memory(distinct, rows).layers, repeated.layers, strict=True):
+        assert all(torch.allclose(x.kv, y.kv, atol=1e-6) for x, y in zip(a, b, strict=True))
+
+
+def test_memory_survives_flattening(models: MemoModels) -> None:
+    memory = models.diffusion_net.update_memory(features(models, 2, (4, 4), 40), torch.tensor([[0, 1]]))
+    tensors = memory.tensors()
+    again = MemoryState.from_tensors(tensors)
+    assert len(again.layers) == len(memory.layers)
+    assert all(torch.equal(tensor, again.tensors()[key]) for key, tensor in tensors.items())
+    assert memory.nbytes() == sum(tensor.numel() * 8 for tensor in tensors.values())
+
+
+def test_audio_of_another_encoder_is_refused(models: MemoModels) -> None:
+    with pytest.raises(ValueError, match=r"must hold 30 numbers .* but got 5 x 4 x 3"):
+        models.audio_proj(random(1, 2, 5, 4, 3))
