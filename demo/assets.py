@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .autoencoder import HELD_OUT_SEED
 from .faces import render, sample_people, still_pose
 from .speech import HELD_OUT_VOICES, SAMPLE_RATE, held_out_corpus, speak, write_wav
+from .training.autoencoder import HELD_OUT_SEED
 
 FOLDER = Path(__file__).parent
 PORTRAITS = {"portrait.png": 27, "portrait2.png": 12}  # file: which of the held-out people

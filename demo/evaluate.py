@@ -30,10 +30,10 @@ from memo_avatar.voice.wav2vec2 import Wav2Vec2
 from standalone.vae import DiffusersVAE, load_vae
 from standalone.wav2vec2 import load_wav2vec2
 
-from .autoencoder import HELD_OUT_SEED, vae_psnr
 from .faces import TRAINED_EMOTIONS, People, render, sample_people, still_pose
 from .meters import correlation, flicker, identity_error, mouth_opening, read_emotion
 from .speech import FPS, SAMPLE_RATE, mouth_from_audio, read_wav
+from .training.autoencoder import HELD_OUT_SEED, vae_psnr
 
 FRAMES = 16
 CHECKPOINT = Path(__file__).parent / "checkpoint"

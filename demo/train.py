@@ -18,11 +18,11 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from .autoencoder import refine_decoder, train_vae
-from .parallel import run_workers
 from .speech import build_corpus
-from .trainer import TrainSettings, train_nets
-from .voice import train_wav2vec2
+from .training.autoencoder import refine_decoder, train_vae
+from .training.parallel import run_workers
+from .training.trainer import TrainSettings, train_nets
+from .training.voice import train_wav2vec2
 
 GUIDANCE_SCALE = 1.5
 SHARES = {"wav2vec2": 0.05, "vae": 0.18, "nets": 0.66, "decoder": 0.11}

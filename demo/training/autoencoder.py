@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .faces import random_poses, render, sample_people
+from ..faces import random_poses, render, sample_people
 from .muon import Muon
 from .parallel import agree, average_gradients
 

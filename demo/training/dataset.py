@@ -12,10 +12,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from ..faces import EMOTIONS, TRAINED_EMOTIONS, Pose, render, sample_people, stack_people
+from ..motion import video_poses
+from ..speech import Utterance
 from .autoencoder import SCALING_FACTOR
-from .faces import EMOTIONS, TRAINED_EMOTIONS, Pose, render, sample_people, stack_people
-from .motion import video_poses
-from .speech import Utterance
 from .voice import windows
 
 FRAMES = 16

@@ -13,12 +13,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from ..speech import Utterance
 from .dataset import FRAMES, Example, Examples, collate
 from .muon import Muon
 from .nets import build_models, parts, save_checkpoint
 from .objective import flow_matching_loss, loss_weights
 from .parallel import agree, average_gradients
-from .speech import Utterance
 from .voice import frame_features
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from .speech import FPS, SAMPLE_RATE, Utterance
+from ..speech import FPS, SAMPLE_RATE, Utterance
 
 WINDOW = 5
 
