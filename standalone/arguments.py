@@ -17,8 +17,6 @@ from memo_avatar.timing import FPS
 from memo_avatar.video.retime import RATES
 from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan
 
-from .errors import CommandError
-
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,6 +28,10 @@ checkpoint folder as one file, `convert-emotion model.pt` emotion2vec's. Ctrl-C 
 """
 
 Value = TypeVar("Value")
+
+
+class CommandError(ValueError):
+    """A user's input that the command can't work with. The text is the whole message."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from memo_avatar.model.nets import MemoModels
 from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
 
-from .arguments import VideoOptions
-from .errors import CommandError
+from .arguments import CommandError, VideoOptions
 from .models import ModelFiles
 
 

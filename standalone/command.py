@@ -17,8 +17,7 @@ from memo_avatar.voice.emotions import EmotionError
 from memo_avatar.voice.sound import MediaError
 from teacache_core import CacheConfigError, CalibrationError
 
-from .arguments import ConvertOptions, parse_convert, parse_video
-from .errors import CommandError
+from .arguments import CommandError, ConvertOptions, parse_convert, parse_video
 from .progress import byte_progress
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130

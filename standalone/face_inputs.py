@@ -16,8 +16,7 @@ from memo_avatar.portrait.prepare import FaceOptions, PreparedPortrait, prepare_
 from memo_avatar.video.delivery import MAX_H264_PIXELS, Delivery
 from memo_avatar.video.paste import Paster, picture_tensor
 
-from .arguments import DEMO_CHECKPOINT, VideoOptions
-from .errors import CommandError
+from .arguments import DEMO_CHECKPOINT, CommandError, VideoOptions
 
 
 def read_portrait(

@@ -13,8 +13,7 @@ from memo_avatar.checkpoint.load import load_memo
 from memo_avatar.clips.conditions import VAE
 from memo_avatar.model.nets import MemoModels
 
-from .arguments import DEMO_CHECKPOINT
-from .errors import CommandError
+from .arguments import DEMO_CHECKPOINT, CommandError
 
 SETTINGS_NAME = "demo.json"
 CALIBRATION_NAME = "calibration.json"

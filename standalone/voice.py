@@ -18,8 +18,7 @@ from memo_avatar.voice.features import check_width, voice_features
 from memo_avatar.voice.sound import MediaError, decode_audio, fit_length, is_silent, load_audio, to_speech
 from memo_avatar.voice.vocals import SEPARATION_RATE, open_net, separate
 
-from .arguments import VideoOptions
-from .errors import CommandError
+from .arguments import CommandError, VideoOptions
 from .progress import note, share_progress
 
 

@@ -15,8 +15,7 @@ from memo_avatar.voice.emotion_files import read_emotion_net
 from memo_avatar.voice.emotions import EMOTIONS, EmotionError
 from memo_avatar.voice.sound import MediaError
 from standalone import voice as voice_module
-from standalone.arguments import parse_video
-from standalone.errors import CommandError
+from standalone.arguments import CommandError, parse_video
 from standalone.voice import encode_voice, read_voice
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
 from tests.helpers.vocal_reference import BINS, FRAMES, net
