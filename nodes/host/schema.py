@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import comfy.model_management as management
 from comfy_api.latest import io
 
 from .sockets import CATEGORY
+
+logger = logging.getLogger(__name__)
 
 ADVANCED: dict[str, Any] = {"advanced": True}
 """`extra_dict` of an input that is folded away; hosts before 0.9.2 show it."""
@@ -24,10 +30,24 @@ def schema(node_id: str, display_name: str, description: str, **fields: Any) -> 
     )
 
 
+@contextmanager
+def decoration(what: str) -> Iterator[None]:
+    """Around what a run can do without: a preview, a text, the progress. Its failure is logged, whatever it
+    is, and never ends the run; the user's cancel, which the host raises from its progress, does.
+    """
+    try:
+        yield
+    except management.InterruptProcessingException:
+        raise
+    except Exception as error:
+        logger.warning("%s could not be shown: %s", what, error)
+
+
 def show_text(node: type[io.ComfyNode], text: str) -> None:
     """Write on the node itself, where a frontend is connected."""
     # Where no server runs (a test, a script) the module is not there, and importing it may fail.
     server: Any = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     unique_id = getattr(node.hidden, "unique_id", None)
     if server is not None and unique_id is not None:
-        server.send_progress_text(text, unique_id)
+        with decoration("A text on the node"):
+            server.send_progress_text(text, unique_id)

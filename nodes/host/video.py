@@ -26,6 +26,7 @@ from .estimate import check_clip, context_bytes
 from .job import VideoJob
 from .memory import load
 from .model import conditioning
+from .schema import decoration
 
 PREVIEW_SIZE = 512
 _MAX_SEED = 2**64
@@ -69,24 +70,20 @@ class HostVAE:
 
 
 class Progress:
-    """One bar over clips × steps, with a picture of the newest frame."""
+    """One bar over clips × steps, with a picture of the newest frame. Nothing that fails here ends a run."""
 
     def __init__(self, model: Any, clips: int, steps: int) -> None:
         self.steps, self.total = steps, clips * steps
         self.bar = comfy.utils.ProgressBar(self.total)
-        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self.previewer: Any = None
+        with decoration("A preview of the steps"):
+            self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def on_step(self, clip_index: int) -> Callable[[int, Tensor, Tensor, int], None]:
         """The host's sampler callback for one clip."""
 
         def callback(step: int, denoised: Tensor, _latents: Tensor, _total: int) -> None:
-            preview = None
-            if self.previewer is not None:
-                middle = denoised.shape[2] // 2
-                newest = denoised[:, :, middle : middle + 1]
-                preview = self.previewer.decode_latent_to_preview_image("JPEG", newest)
-            done = clip_index * self.steps + min(step + 1, self.steps)
-            self.bar.update_absolute(done, self.total, preview)
+            self._show(clip_index * self.steps + min(step + 1, self.steps), self._preview(denoised))
 
         return callback
 
@@ -94,9 +91,29 @@ class Progress:
         """A finished clip: its last frame (3, H, W)."""
         from PIL import Image
 
-        pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-        preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
-        self.bar.update_absolute((clip_index + 1) * self.steps, self.total, preview)
+        preview = None
+        with decoration("A preview of the clip"):
+            pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+            preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
+        self._show((clip_index + 1) * self.steps, preview)
+
+    def _preview(self, denoised: Tensor) -> Any:
+        """The middle frame of (1, 4, F, h, w). Given as one picture: the host's previewers for this latent
+        format know no frames.
+        """
+        previewer, self.previewer = self.previewer, None  # one that fails is not asked again
+        if previewer is None:
+            return None
+        preview = None
+        with decoration("A preview of the steps"):
+            newest = denoised[:, :, denoised.shape[2] // 2]
+            preview = previewer.decode_latent_to_preview_image("JPEG", newest)
+            self.previewer = previewer
+        return preview
+
+    def _show(self, done: int, preview: Any) -> None:
+        with decoration("The progress"):
+            self.bar.update_absolute(done, self.total, preview)
 
 
 def generate_video(

@@ -190,6 +190,68 @@ def cancelled_frames_are_kept(world: World) -> dict[str, Any]:
     }
 
 
+def previews_of_every_method(world: World) -> dict[str, Any]:
+    """Whether the frames are the same under each of the host's preview methods, and how wide the pictures are
+    that came: one of every step, and one of every finished clip."""
+    import comfy.taesd.taesd
+    import comfy.utils
+    import latent_preview
+    from safetensors.torch import save_file
+
+    folder = world.user / "models" / "vae_approx"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(comfy.taesd.taesd.Decoder(4).state_dict(), folder / "taesd_decoder.safetensors")
+    found, plain = {}, world.plain
+    for method in ("none", "auto", "latent2rgb", "taesd"):
+        pictures: list[Any] = []
+        wanted = latent_preview.LatentPreviewMethod.from_string(method)
+        with replaced(latent_preview.args, "preview_method", wanted), progress_hook(pictures.append):
+            same = world.frames(world.job).equal(plain)
+        found[method] = [bool(same), *sorted(picture[1].width for picture in pictures if picture)]
+    return found
+
+
+def decorations_that_fail(world: World) -> dict[str, Any]:
+    """A preview or a progress bar that fails does not stop a run; the cancel that comes through it does."""
+    import comfy.model_management as management
+    import latent_preview
+
+    def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise RuntimeError("a decoration")
+
+    def cancel(_preview: Any) -> None:
+        raise management.InterruptProcessingException
+
+    class Previewer:
+        decode_latent_to_preview_image = fail
+
+    found = {}
+    for name, previewer in (("loading", fail), ("decoding", lambda *_: Previewer())):
+        with replaced(latent_preview, "get_previewer", previewer):
+            found[name] = bool(world.frames(world.job).equal(world.plain))
+    with progress_hook(fail):
+        found["progress"] = bool(world.frames(world.job).equal(world.plain))
+    with progress_hook(cancel):
+        try:
+            world.frames(world.job)
+        except management.InterruptProcessingException:
+            found["cancelled"] = True
+    return found
+
+
+@contextmanager
+def progress_hook(watch: Callable[[Any], Any]) -> Iterator[None]:
+    """What is called with the preview, or None, at every step of a progress bar."""
+    import comfy.utils
+
+    hook = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(lambda _done, _total, preview, **_options: watch(preview))
+    try:
+        yield
+    finally:
+        comfy.utils.set_progress_bar_global_hook(hook)
+
+
 def too_little_memory(world: World) -> dict[str, str]:
     """What the nodes say before the first step."""
     import comfy.model_management as management
@@ -309,6 +371,8 @@ CHECKS = (
     killed_process,
     memory_over_length,
     cancelled_frames_are_kept,
+    previews_of_every_method,
+    decorations_that_fail,
     too_little_memory,
     estimated_memory,
     keys_of_jobs,

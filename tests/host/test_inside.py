@@ -157,6 +157,19 @@ def test_cancelled_the_frames_of_finished_clips_are_a_file(inside: dict[str, Any
     assert found["frames"] == 16 and found["error"] < 0.1
 
 
+def test_every_preview_method_shows_the_steps_and_changes_no_frame(inside: dict[str, Any]) -> None:
+    found = value(inside, "previews_of_every_method")
+    steps, clips = 8, [32, 32]
+    assert found["none"] == [True, *clips]
+    assert found["auto"] == found["latent2rgb"] == [True, *[4] * steps, *clips], "a point per latent"
+    assert found["taesd"] == [True, *[32] * steps, *clips], "whole pictures"
+
+
+def test_a_preview_or_progress_that_fails_ends_no_run_and_a_cancel_does(inside: dict[str, Any]) -> None:
+    expected = {"loading": True, "decoding": True, "progress": True, "cancelled": True}
+    assert value(inside, "decorations_that_fail") == expected
+
+
 def test_too_little_memory_is_said_before_the_first_step(inside: dict[str, Any]) -> None:
     said = value(inside, "too_little_memory")
     assert "free RAM for 18 frames of 32x32" in said["frames"] and "MEMO Sampler to File" in said["frames"]
