@@ -11,6 +11,7 @@ import torch
 
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import CheckpointError
+from memo_avatar.files.disk import DiskError
 from memo_avatar.files.downloads import DownloadError
 from memo_avatar.portrait.images import ImageError
 from memo_avatar.voice.emotions import EmotionError
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except USER_ERRORS as error:
         return _fail(str(error), BAD_INPUT)
+    except DiskError as error:
+        return _fail(str(error), FAILED if error.kept else BAD_INPUT)
     except DownloadError as error:
         return _fail(str(error), FAILED)
     except ModuleNotFoundError as error:
