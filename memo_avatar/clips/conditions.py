@@ -10,6 +10,7 @@ from torch import Tensor
 from ..inputs import Portrait
 from ..model.context import ClipContext, MemoryState, ReferenceFeatures
 from ..model.nets import MemoModels
+from .drift import Appearance, appearance
 from .reference_plan import ReferencePlan, reference_plan
 from .values import SamplingSettings
 
@@ -50,6 +51,11 @@ class VideoConditions:
         """(N, 3, H, W) in -1..1 -> scaled latents (N, 4, h, w) where the nets are and in their dtype."""
         latents = self.vae.encode(pixels.to(self.models.device))
         return latents.to(self.models.device, self.models.dtype) * VAE_SCALE
+
+    def portrait_appearance(self) -> Appearance:
+        """What the portrait looks like after the VAE, as every frame does."""
+        pixels = self.vae.decode((self.image_latents / VAE_SCALE).to(self.models.dtype))
+        return appearance((pixels.float() / 2 + 0.5).clamp(0, 1))
 
     def plan(self, past_latents: Tensor | None) -> ReferencePlan:
         """What the reference net has to run for one clip; ``past_latents`` is None for the first."""

@@ -19,6 +19,7 @@ from ..model.nets import MemoModels
 from ..timing import ClipSpan, clip_spans
 from .conditions import VAE, VAE_SCALE, VideoConditions
 from .denoiser import ClipDenoiser, guided
+from .drift import guard_past
 from .solvers import flow_sigmas
 from .values import Clip, ClipState, SamplingSettings
 
@@ -97,10 +98,12 @@ def render_clips(
     if state is not None:
         generator.set_state(state.generator)
     first = 0 if state is None else state.clip_index + 1
+    guard = guard_past(conditions.portrait_appearance()) if settings.guard_drift else None
     for span in clip_spans(voice.num_frames, settings.frames_per_clip)[first:]:
         past_latents, memory = None, None
         if state is not None:
-            past_latents, memory = conditions.encode(state.past_frames * 2 - 1), state.memory
+            seen = state.past_frames if guard is None else guard(state.past_frames)
+            past_latents, memory = conditions.encode(seen * 2 - 1), state.memory
         if prepare is not None:
             prepare(span.index)
         context, memory = conditions.clip(past_latents, memory, *clip_voice(voice, span))

@@ -14,13 +14,17 @@ from .solvers import Solver, sample_euler
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a video is sampled, with upstream's defaults; ``guidance_scale`` <= 1 drops the uncond branch."""
+    """How a video is sampled, with upstream's defaults; ``guidance_scale`` <= 1 drops the uncond branch.
+
+    ``guard_drift`` holds the frames that condition the next clip to the portrait's colours and sharpness.
+    """
 
     steps: int = 20
     guidance_scale: float = 3.5
     frames_per_clip: int = 16
     past_frames: int = 16
     solver: Solver = sample_euler
+    guard_drift: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "frames_per_clip", "past_frames"):
