@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ USER_ERRORS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0 done, 1 failed, 2 bad input, 130 stopped by the user."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a code page may lack the letters of a file's name
+            stream.reconfigure(errors="backslashreplace")
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(arguments)
