@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT), str(ROOT / "tests" / "helpers")]  # last: ComfyUI has a `nodes`, too
+sys.path += [str(ROOT), str(ROOT / "tests" / "helpers" / "inside")]  # last: ComfyUI has a `nodes`, too
 
-from comfy_inside import Pack, load_pack, start_host  # noqa: E402
+from world import Pack, load_pack, start_host  # noqa: E402
 
 from benchmarks.fidelity import psnr  # noqa: E402
 

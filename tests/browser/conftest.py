@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import PACK_NAME, ROOT, make_user_folder
-from tests.helpers.comfy_server import ComfyServer, python_of
-from tests.helpers.comfy_workflows import FILES, RUNNABLE, SHORT
+from tests.helpers.comfy.pack import PACK_NAME, ROOT, make_user_folder
+from tests.helpers.comfy.server import ComfyServer, python_of
+from tests.helpers.comfy.workflows import FILES, RUNNABLE, SHORT
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ROOT / ".venv" / "browser"  # playwright-core (it brings no browser) and an old frontend, fetched once

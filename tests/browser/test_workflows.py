@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.helpers.comfy_workflows import FILES, RUNNABLE, SECONDS, nodes_of, read
+from tests.helpers.comfy.workflows import FILES, RUNNABLE, SECONDS, nodes_of, read
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.conftest import find_comfyui
-from tests.helpers import comfy_server
-from tests.helpers.comfy_pack import make_user_folder
-from tests.helpers.comfy_server import ComfyServer
-from tests.helpers.comfy_workflows import FILES, read, to_prompt
+from tests.helpers.comfy import server as comfy_server
+from tests.helpers.comfy.pack import make_user_folder
+from tests.helpers.comfy.server import ComfyServer
+from tests.helpers.comfy.workflows import FILES, read, to_prompt
 
 SIDE = 448  # twice the size at which the template browser shows them
 PAPER = (255, 255, 255)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import make_user_folder
-from tests.helpers.comfy_server import ComfyServer, python_of
+from tests.helpers.comfy.pack import make_user_folder
+from tests.helpers.comfy.server import ComfyServer, python_of
 
-INSIDE = Path(__file__).resolve().parents[1] / "helpers" / "comfy_inside.py"
+INSIDE = Path(__file__).resolve().parents[1] / "helpers" / "inside" / "world.py"
 INSIDE_SECONDS = 1500
 OLDEST = "0.8.0"
 
@@ -63,7 +63,7 @@ def any_server(request: pytest.FixtureRequest) -> ComfyServer:
 
 @pytest.fixture(scope="session")
 def inside(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `comfy_inside.py` found, by the name of the check; two processes share the work."""
+    """What `world.py` found, by the name of the check; two processes share the work."""
     groups = (("cache", "parity", "samplers", "models"), ("video", "voices", "faces"))
     users = [make_user_folder(tmp_path_factory.mktemp(names[0])) for names in groups]
     python = python_of(comfyui)

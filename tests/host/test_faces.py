@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import ROOT
-from tests.helpers.comfy_prompts import node
-from tests.helpers.comfy_server import ComfyServer
+from tests.helpers.comfy.pack import ROOT
+from tests.helpers.comfy.prompts import node
+from tests.helpers.comfy.server import ComfyServer
 from tests.helpers.scene import FACE_BOX, HEIGHT, MARGIN, WIDTH, read_pasted, write_mp3, write_photo
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(1600)]

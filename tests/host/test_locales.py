@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import PACK_NAME, ROOT
-from tests.helpers.comfy_server import ComfyServer
+from tests.helpers.comfy.pack import PACK_NAME, ROOT
+from tests.helpers.comfy.server import ComfyServer
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.comfy_pack import ROOT
-from tests.helpers.comfy_server import python_of
+from tests.helpers.comfy.pack import ROOT
+from tests.helpers.comfy.server import python_of
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 

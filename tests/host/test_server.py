@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_prompts import (
+from tests.helpers.comfy.messages import Messages
+from tests.helpers.comfy.prompts import (
     FRAMES,
     SAMPLER,
     SECONDS,
@@ -17,8 +18,7 @@ from tests.helpers.comfy_prompts import (
     with_images,
     with_video,
 )
-from tests.helpers.comfy_server import ComfyServer, PromptFailedError, PromptRefusedError, cached_nodes
-from tests.helpers.comfy_socket import Messages
+from tests.helpers.comfy.server import ComfyServer, PromptFailedError, PromptRefusedError, cached_nodes
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(1200)]
 

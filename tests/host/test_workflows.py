@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_pack import PACK_NAME
-from tests.helpers.comfy_server import ComfyServer
-from tests.helpers.comfy_workflows import FILES, RUNNABLE, SHORT, nodes_of, read, to_prompt
+from tests.helpers.comfy.pack import PACK_NAME
+from tests.helpers.comfy.server import ComfyServer
+from tests.helpers.comfy.workflows import FILES, RUNNABLE, SHORT, nodes_of, read, to_prompt
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
 

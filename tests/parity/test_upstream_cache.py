@@ -26,7 +26,7 @@ pytestmark = [
 def facts(tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("upstream") / "facts.json"
     python = os.environ.get("MEMO_UPSTREAM_PYTHON", sys.executable)
-    script = ROOT / "tests" / "helpers" / "upstream_cache.py"
+    script = ROOT / "tests" / "helpers" / "reference" / "upstream_cache.py"
     command = [python, script, UPSTREAM, ROOT / "tests" / "goldens" / "micro", out]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

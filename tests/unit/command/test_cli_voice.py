@@ -18,7 +18,7 @@ from standalone import voice as voice_module
 from standalone.arguments import CommandError, parse_video
 from standalone.voice import encode_voice, read_voice
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
-from tests.helpers.vocal_reference import BINS, FRAMES, net
+from tests.helpers.reference.vocal_reference import BINS, FRAMES, net
 
 HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
 

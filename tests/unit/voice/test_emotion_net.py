@@ -13,7 +13,7 @@ from memo_avatar.files.weights_file import CheckpointError
 from memo_avatar.voice.emotion2vec import Emotion2vec, EmotionClassifier, alibi
 from memo_avatar.voice.emotion_files import convert_emotion2vec, read_classifier, read_emotion2vec
 from memo_avatar.voice.emotions import hear_emotions, segment_of_frames, segment_spans
-from tests.helpers.emotion_sound import LABEL_FRAMES, LABEL_SECONDS, changing_sound
+from tests.helpers.reference.emotion_sound import LABEL_FRAMES, LABEL_SECONDS, changing_sound
 
 ROOT = Path(__file__).resolve().parents[3]
 CASES = ("layer_norm", "group_norm")
@@ -59,7 +59,8 @@ def test_features_are_funasrs(goldens: Path, tmp_path: Path, case: str) -> None:
 @pytest.mark.skipif("FUNASR_PYTHON" not in os.environ, reason="FUNASR_PYTHON names no Python with funasr")
 @pytest.mark.parametrize("case", CASES)
 def test_features_are_those_of_the_installed_funasr(tmp_path: Path, case: str) -> None:
-    out, script = tmp_path / "live.safetensors", ROOT / "tests" / "helpers" / "emotion_reference.py"
+    out = tmp_path / "live.safetensors"
+    script = ROOT / "tests" / "helpers" / "reference" / "emotion_reference.py"
     command = [os.environ["FUNASR_PYTHON"], str(script), str(out), case]
     subprocess.run(command, check=True, capture_output=True, timeout=500)
     check_features(out, tmp_path)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from memo_avatar.voice.sound import MediaError, fit_length
 from memo_avatar.voice.vocals import open_net, separate, separate_vocals
-from tests.helpers.vocal_reference import BINS, FRAMES, N_FFT, STRIDE, mix, net
+from tests.helpers.reference.vocal_reference import BINS, FRAMES, N_FFT, STRIDE, mix, net
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,7 +32,7 @@ def test_equals_audio_separator(goldens: Path) -> None:
     reason="AUDIO_SEPARATOR_PYTHON names no Python with audio-separator",
 )
 def test_equals_the_installed_audio_separator_through_onnxruntime(tmp_path: Path) -> None:
-    script = ROOT / "tests" / "helpers" / "vocal_reference.py"
+    script = ROOT / "tests" / "helpers" / "reference" / "vocal_reference.py"
     command = [os.environ["AUDIO_SEPARATOR_PYTHON"], str(script), str(tmp_path / "out.safetensors")]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     match = re.search(r"largest difference (\S+) of (\S+)", done.stdout)

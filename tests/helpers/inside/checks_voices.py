@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from comfy_checks_cache import error_of
-from comfy_inside import World, read_voice
+from checks_cache import error_of
+from world import World, read_voice
 
 GOLDEN = "tests/goldens/emotion/layer_norm.safetensors"
 SECONDS = 2.0

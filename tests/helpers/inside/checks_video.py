@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfy_checks_cache import free_memory, live_bytes, replaced, stopping_at
-from comfy_inside import World
+from checks_cache import free_memory, live_bytes, replaced, stopping_at
+from world import World
 
 CLIPS = 3
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfy_checks_cache import free_memory, replaced
-from comfy_inside import World
+from checks_cache import free_memory, replaced
+from world import World
 
-CASE = Path(__file__).resolve().parents[1] / "goldens" / "oblong"
+CASE = Path(__file__).resolve().parents[2] / "goldens" / "oblong"
 
 
 class Stored:

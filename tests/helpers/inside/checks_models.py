@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from comfy_checks_samplers import counted_calls
-from comfy_inside import World
+from checks_samplers import counted_calls
+from world import World
 
 
 def pack_import(world: World) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Runs in ComfyUI's own Python: loads the pack as ComfyUI does and checks what only the inside can see.
 
-    PYTHON comfy_inside.py COMFYUI USER_FOLDER RESULTS.json GROUP...
+    PYTHON world.py COMFYUI USER_FOLDER RESULTS.json GROUP...
 
-A group is a `comfy_checks_GROUP.py` beside this file. Every check is a function of the shared `World`; its
+A group is a `checks_GROUP.py` beside this file. Every check is a function of the shared `World`; its
 value, or its traceback, goes to RESULTS under its name. The tests in `tests/host/test_inside.py` judge them.
 """
 
@@ -223,12 +223,12 @@ def main(comfyui: str, user: str, results: str, *groups: str) -> None:
     import torch
 
     sys.path.append(str(Path(__file__).resolve().parent))
-    sys.modules["comfy_inside"] = sys.modules[__name__]
+    sys.modules["world"] = sys.modules[__name__]
     found: dict[str, Any] = {}
     with torch.inference_mode():
         world = World(Path(comfyui), Path(user))
         for group in groups:
-            checks = importlib.import_module(f"comfy_checks_{group}").CHECKS
+            checks = importlib.import_module(f"checks_{group}").CHECKS
             run_checks(world, checks, found, Path(results))
 
 

@@ -1,6 +1,6 @@
 """Runs inside an environment with upstream's own `memo` package: its pipeline with and without our cache.
 
-    python tests/helpers/upstream_cache.py UPSTREAM CASE OUT.json
+    python tests/helpers/reference/upstream_cache.py UPSTREAM CASE OUT.json
 
 UPSTREAM is a checkout of memoavatar/memo, CASE a golden case. Writes what was found as JSON; the assertions
 are in tests/parity/test_upstream_cache.py. xformers is replaced by a stand-in that is never called:
@@ -169,7 +169,7 @@ def find_out(case: Path) -> dict[str, Any]:
 def main() -> None:
     """Command line."""
     checkout, case, out = map(Path, sys.argv[1:4])
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    sys.path.append(str(Path(__file__).resolve().parents[3]))
     import_upstream(checkout)
     torch.set_num_threads(1)
     out.write_text(json.dumps(find_out(case)))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from comfy_inside import STEPS, World
+from world import STEPS, World
 
 
 def error_of(function: Any) -> str:

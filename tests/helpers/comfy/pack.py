@@ -10,7 +10,7 @@ import struct
 import wave
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACK_NAME = "teacache-memo"
 CHECKPOINT = "micro"
 VOICE_SECONDS = 1.1  # 33 frames: three clips, the last of one frame

@@ -16,13 +16,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.helpers.emotion_sound import LABEL_FRAMES, LABEL_SECONDS, changing_sound
+from tests.helpers.reference.emotion_sound import LABEL_FRAMES, LABEL_SECONDS, changing_sound
 
 CASES: dict[str, dict[str, Any]] = {
     # As the published large one, but narrow, and with a number of heads that is no power of two.

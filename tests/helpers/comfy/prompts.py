@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.helpers.comfy_pack import CHECKPOINT
-from tests.helpers.comfy_server import Prompt
+from tests.helpers.comfy.pack import CHECKPOINT
+from tests.helpers.comfy.server import Prompt
 
 SAMPLER = "6"
 SECONDS = 0.6  # 18 frames: two clips

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.comfy_pack import CHECKPOINT, ROOT
-from tests.helpers.comfy_server import Prompt
+from tests.helpers.comfy.pack import CHECKPOINT, ROOT
+from tests.helpers.comfy.server import Prompt
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 RUNNABLE = [path for path in FILES if not path.name.startswith("5")]  # 5 needs MEMO's own weights

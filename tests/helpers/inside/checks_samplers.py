@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from comfy_checks_cache import replaced
-from comfy_inside import World
+from checks_cache import replaced
+from world import World
 
 ANSWER = 1.5
 SAMPLER_STEPS = 8

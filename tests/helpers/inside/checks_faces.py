@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfy_checks_cache import error_of
-from comfy_inside import SIZE, World
+from checks_cache import error_of
+from world import SIZE, World
 
 WIDE, TALL = 200, 151  # an odd height: H.264 repeats the last row
 BOX = "60,40,110,90"
