@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from memo_avatar.portrait.images import load_portrait
+from memo_avatar.portrait.images import open_image
+from memo_avatar.portrait.prepare import prepare_portrait
 
 from .evaluate import FRAMES, DemoModel, contact_sheet, held_out_speech
 from .meters import flicker, identity_error
@@ -23,7 +24,8 @@ HAPPY, SURPRISED = 3, 7
 
 def portrait(name: str, size: int) -> Tensor:
     """A shipped portrait as the command reads it, (3, size, size) in 0..1."""
-    return load_portrait(FOLDER / name, size, size)[0] / 2 + 0.5
+    seen, _ = prepare_portrait(open_image(FOLDER / name), (size, size))
+    return seen.pixel_values[0] / 2 + 0.5
 
 
 def half_minute(demo: DemoModel, seconds: float, steps: int, path: Path, every: int = 5) -> str:

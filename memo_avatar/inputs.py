@@ -9,13 +9,45 @@ from torch import Tensor
 VAE_STRIDE = 8
 """Pixels per latent along each axis."""
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels of the upright picture."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle in a picture, in pixels; all of it even. It may reach beyond the picture."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    picture_width: int
+    picture_height: int
+
+    @property
+    def box(self) -> Box:
+        """The whole rectangle."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+    @property
+    def inside(self) -> Box:
+        """The part of the box that lies in the picture."""
+        left, top, right, bottom = self.box
+        return max(0, left), max(0, top), min(self.picture_width, right), min(self.picture_height, bottom)
+
 
 @dataclass(frozen=True)
 class Portrait:
-    """Who speaks: ``pixel_values`` (1, 3, H, W) in -1..1; ``face_embedding`` (1, 512), zeros for none."""
+    """Who speaks: ``pixel_values`` (1, 3, H, W) in -1..1; ``face_embedding`` (1, 512), zeros for none.
+
+    ``crop`` is where they were cut out of a picture, None for a whole one; ``picture`` (3, H', W') in 0..1 is
+    that picture where the face is to be pasted back into it.
+    """
 
     pixel_values: Tensor
     face_embedding: Tensor
+    crop: Crop | None = None
+    picture: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixel_values.shape)

@@ -6,10 +6,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .host.estimate import _check_room
 from .host.schema import schema
-from .host.sockets import EncodedPortrait, MemoPortrait
+from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
 
 _BYTES_PER_PIXEL = 3 * 4  # float32 RGB
@@ -43,7 +44,7 @@ class PasteBackNode(io.ComfyNode):
     def execute(
         cls,
         images: Tensor,
-        portrait: EncodedPortrait,
+        portrait: Portrait,
         feather: float = DEFAULT_FEATHER,
         match_colour: bool = True,
         original: Tensor | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memo_avatar.inputs import Portrait
-from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, Crop, FloatBox, parse_box
+from ..memo_avatar.inputs import Crop
+from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, FloatBox, parse_box
 from ..memo_avatar.portrait.faces import (
     FACE_MODES,
     FOLDER_NAME,
@@ -27,7 +28,7 @@ from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, mask_
 from .host.folders import DEMO_FOLDER, FOLDER
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
-from .host.sockets import EncodedPortrait, Memo, MemoNets, MemoPortrait
+from .host.sockets import Memo, MemoNets, MemoPortrait
 
 logger = logging.getLogger(__name__)
 
@@ -87,16 +88,17 @@ class PortraitNode(io.ComfyNode):
             margin=margin,
         )
         size = width or memo.size, height or memo.size
-        prepared = prepare_portrait(shown, size, fit, options, dim)
-        notes = [*([known.note] if known is not None and known.note else []), *prepared.notes]
+        portrait, notes = prepare_portrait(shown, size, fit, options, dim)
+        if known is not None and known.note:
+            notes.insert(0, known.note)
         for note in notes:
             logger.warning(note)
         if notes:
             show_text(cls, "\n".join(notes))
-        portrait = Portrait(prepared.pixel_values, prepared.face_embedding)
-        encoded = EncodedPortrait(portrait, prepared.crop, picture)
-        seen = (prepared.pixel_values / 2 + 0.5).movedim(1, -1)
-        return io.NodeOutput(encoded, seen, _crop_mask(picture, prepared.crop))
+        if portrait.crop is not None:
+            portrait = replace(portrait, picture=picture.movedim(-1, 0))
+        seen = (portrait.pixel_values / 2 + 0.5).movedim(1, -1)
+        return io.NodeOutput(portrait, seen, _crop_mask(picture, portrait.crop))
 
 
 def _picture_inputs() -> list[Any]:

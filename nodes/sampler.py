@@ -12,6 +12,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.segments import write_video
 from .host.cached_sampling import start_video
@@ -19,7 +20,6 @@ from .host.estimate import check_frames
 from .host.job import VideoJob
 from .host.schema import schema
 from .host.sockets import (
-    EncodedPortrait,
     EncodedVoice,
     MemoNets,
     MemoReport,
@@ -61,7 +61,7 @@ class SamplerNode(io.ComfyNode):
         cls,
         model: Any,
         memo: MemoNets,
-        portrait: EncodedPortrait,
+        portrait: Portrait,
         voice: EncodedVoice,
         vae: Any,
         seed: int,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.inputs import Box
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN, check_margin, parse_box
 from memo_avatar.portrait.faces import FACE_MODES, FaceMode
-from memo_avatar.portrait.images import Box, Fit, check_size
+from memo_avatar.portrait.images import Fit, check_size
 from memo_avatar.timing import FPS
 from memo_avatar.video.retime import RATES
 from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan

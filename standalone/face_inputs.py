@@ -9,20 +9,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from memo_avatar.inputs import Portrait
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN
 from memo_avatar.portrait.faces import FOLDER_NAME, FaceMode
 from memo_avatar.portrait.images import open_image, to_pixels
-from memo_avatar.portrait.prepare import FaceOptions, PreparedPortrait, prepare_portrait
+from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
 from memo_avatar.video.delivery import MAX_H264_PIXELS, Delivery
 from memo_avatar.video.paste import Paster, picture_tensor
 
 from .arguments import DEMO_CHECKPOINT, CommandError, VideoOptions
+from .progress import note
 
 
-def read_portrait(
-    options: VideoOptions, size: tuple[int, int], width: int
-) -> tuple[PreparedPortrait, Paster | None]:
-    """What the model sees at (width, height), and what pastes it back; ``width`` is the embedding's."""
+def read_portrait(options: VideoOptions, size: tuple[int, int], width: int) -> tuple[Portrait, Paster | None]:
+    """What the model sees at (width, height), and what pastes it back; ``width`` is the embedding's.
+
+    What the user should know about it is told at once.
+    """
     image = open_image(options.image)
     margin = options.face_crop
     if margin is None and options.paste_back:
@@ -36,7 +39,9 @@ def read_portrait(
         margin=DEFAULT_MARGIN if margin is None else margin,
     )
     fit = options.fit if margin is None else "face"
-    portrait = prepare_portrait(image, size, fit, face, width, str(options.image))
+    portrait, notes = prepare_portrait(image, size, fit, face, width, str(options.image))
+    for text in notes:
+        note(f"Warning: {text}")
     if not options.paste_back or portrait.crop is None:
         return portrait, None
     return portrait, Paster(picture_tensor(to_pixels(image)), portrait.crop)
@@ -61,17 +66,16 @@ def face_folders(options: VideoOptions) -> list[Path]:
     return [folder / FOLDER_NAME, folder / "misc" / FOLDER_NAME, folder.parent / FOLDER_NAME]
 
 
-def warnings_about(portrait: PreparedPortrait, delivery: Delivery) -> list[str]:
-    """What the user should know before a long run."""
-    notes = [f"Warning: {text}" for text in portrait.notes]
-    if delivery.paster is not None:
-        width, height = delivery.paster.size
-        if width * height > MAX_H264_PIXELS:
-            notes.append(
-                f"Warning: many players show no H.264 video larger than 4096x2304, and this one is "
-                f"{width}x{height}. Scale the picture down if yours is one of them."
-            )
-    return notes
+def warn_of_size(delivery: Delivery) -> None:
+    """Told before a long run: a whole picture may be larger than players take."""
+    if delivery.paster is None:
+        return
+    width, height = delivery.paster.size
+    if width * height > MAX_H264_PIXELS:
+        note(
+            f"Warning: many players show no H.264 video larger than 4096x2304, and this one is "
+            f"{width}x{height}. Scale the picture down if yours is one of them."
+        )
 
 
 def load_face_embedding(path: Path | None, width: int) -> Tensor | None:

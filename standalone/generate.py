@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from memo_avatar.checkpoint.load import open_checkpoint
 from memo_avatar.clips.conditions import VAE
@@ -25,7 +24,7 @@ from teacache_core import StepCache
 
 from .arguments import VideoOptions
 from .caching import build_cache, plan_cache, save_results
-from .face_inputs import read_portrait, warnings_about
+from .face_inputs import read_portrait, warn_of_size
 from .models import ModelFiles, load_models, select_device, select_dtype
 from .progress import ClipProgress, byte_progress, note
 from .voice import VoiceSources, encode_voice, read_voice
@@ -37,16 +36,15 @@ INTERRUPTED = 130  # what shells report for Ctrl-C
 class Inputs:
     """The user's files, read and found good."""
 
-    pixel_values: Tensor  # (1, 3, H, W)
+    portrait: Portrait
     voice: VoiceSources
     guidance_scale: float
-    face_embedding: Tensor  # (1, 512)
     delivery: Delivery
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the video."""
-        height, width = self.pixel_values.shape[-2:]
+        height, width = self.portrait.pixel_values.shape[-2:]
         return self.delivery.size(width, height)
 
 
@@ -80,12 +78,11 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
     check_space(options.output.parent, delivery.total, *delivery.size(*size))
     if is_silent(waveform):
         note(f"Warning: {options.audio} is silent; the mouth will hardly move.")
-    for text in warnings_about(portrait, delivery):
-        note(text)
+    warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
     voice = read_voice(options, waveform)
-    return Inputs(portrait.pixel_values, voice, guidance_scale, portrait.face_embedding, delivery)
+    return Inputs(portrait, voice, guidance_scale, delivery)
 
 
 def render(
@@ -100,7 +97,6 @@ def render(
     settings = SamplingSettings(
         steps=options.steps, guidance_scale=inputs.guidance_scale, solver=SOLVERS[options.solver]
     )
-    portrait = Portrait(inputs.pixel_values, inputs.face_embedding)
     progress = ClipProgress(len(clip_spans(voice.num_frames, settings.frames_per_clip)), options.steps)
     width, height = inputs.size
     writer = VideoWriter(options.output, width=width, height=height, fps=options.fps, audio=options.audio)
@@ -109,7 +105,7 @@ def render(
             for clip in generate_clips(
                 models,
                 vae,
-                portrait,
+                inputs.portrait,
                 voice,
                 settings,
                 seed=options.seed,

@@ -7,10 +7,10 @@ picture, and what lies beyond is filled by repeating the border's pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .images import Box, ImageError
+from ..inputs import Box, Crop
+from .images import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,29 +21,6 @@ DEFAULT_MARGIN = 0.5  # of the face's longer side on every side: the face fills 
 MAX_MARGIN = 3.0
 MIN_FACE = 16  # pixels
 _MAX_SHIFT = 0.5  # of the margin: the face stays near the middle, where the model expects it
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A rectangle in a picture, in pixels; all of it even. It may reach beyond the picture."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    picture_width: int
-    picture_height: int
-
-    @property
-    def box(self) -> Box:
-        """Left, top, right, bottom."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
-
-    @property
-    def inside(self) -> Box:
-        """The part of the box that lies in the picture."""
-        left, top, right, bottom = self.box
-        return max(0, left), max(0, top), min(self.picture_width, right), min(self.picture_height, bottom)
 
 
 def parse_box(text: str) -> Box:

@@ -16,7 +16,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the upright picture
 Fit = Literal["crop", "letterbox"]
 
 SIZE_MULTIPLE = 8  # the VAE's
@@ -27,23 +26,6 @@ NEUTRAL = (128, 128, 128)  # behind transparency and around a letterboxed pictur
 
 class ImageError(ValueError):
     """A picture, size or box that can't be used. The text is the whole message."""
-
-
-def load_portrait(
-    path: str | Path, width: int, height: int, *, fit: Fit = "crop", box: Box | None = None
-) -> Tensor:
-    """A picture file -> (1, 3, height, width) in -1..1."""
-    check_size(width, height)
-    image = open_image(Path(path))
-    if box is not None:
-        image = image.crop(_inside(box, image.size, path))
-    if min(image.size) < MIN_SIDE:
-        raise ImageError(
-            f"expected a picture of at least {MIN_SIDE}x{MIN_SIDE} pixels "
-            f"but got {image.width}x{image.height} ({path}). Use a larger portrait."
-        )
-    fitted = crop_to_fill(image, width, height) if fit == "crop" else letterbox(image, width, height)
-    return to_pixels(fitted)
 
 
 def check_size(width: int, height: int) -> None:
@@ -130,17 +112,6 @@ def resize(image: Image, width: int, height: int) -> Image:
     from PIL.Image import Resampling
 
     return image.resize((width, height), Resampling.BILINEAR)
-
-
-def _inside(box: Box, size: tuple[int, int], path: str | Path) -> Box:
-    left, top, right, bottom = box
-    if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-        raise ImageError(
-            f"expected a crop inside the {size[0]}x{size[1]} picture but got "
-            f"{left},{top},{right},{bottom} ({path}). "
-            "Give left,top,right,bottom in pixels of the upright picture."
-        )
-    return box
 
 
 def _deep_grey_to_rgb(image: Image, where: str) -> Image:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .face_crop import DEFAULT_MARGIN, Crop, FloatBox, centre_crop, cut, plan_crop
+from ..inputs import Portrait
+from .face_crop import DEFAULT_MARGIN, FloatBox, centre_crop, cut, plan_crop
 from .faces import FaceMode, Identity, identify
 from .images import MIN_SIDE, ImageError, check_size, crop_to_fill, letterbox, resize, to_pixels
 
@@ -38,16 +39,6 @@ class FaceOptions:
     margin: float = DEFAULT_MARGIN
 
 
-@dataclass(frozen=True)
-class PreparedPortrait:
-    """``pixel_values`` (1, 3, H, W) in -1..1, ``face_embedding`` (1, N), where it was cut, warnings."""
-
-    pixel_values: Tensor
-    face_embedding: Tensor
-    crop: Crop | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
-
-
 def prepare_portrait(
     image: Image,
     size: tuple[int, int],
@@ -55,8 +46,11 @@ def prepare_portrait(
     face: FaceOptions | None = None,
     width: int = 512,
     where: str = "image",
-) -> PreparedPortrait:
-    """An upright RGB picture at the (width, height) of the video. ``width`` is the embedding's."""
+) -> tuple[Portrait, list[str]]:
+    """An upright RGB picture at the (width, height) of the video, and what the user should know.
+
+    ``width`` is the face embedding's. The portrait's ``picture`` is left to who wants to paste into it.
+    """
     face = face or FaceOptions(mode="none")
     check_size(*size)
     if min(image.size) < MIN_SIDE:
@@ -68,7 +62,7 @@ def prepare_portrait(
     notes = [found.note] if found.note else []
     if fit != "face":
         fitted = crop_to_fill(image, *size) if fit == "crop" else letterbox(image, *size)
-        return PreparedPortrait(to_pixels(fitted), found.embedding, None, tuple(notes))
+        return Portrait(to_pixels(fitted), found.embedding), notes
     box = face.box or found.box
     if box is None:
         crop = centre_crop(image.size, size)
@@ -78,7 +72,7 @@ def prepare_portrait(
         if crop.width * 4 < size[0]:
             notes.append(SMALL_FACE.format(crop.width // 2, size[0] // 2))
     pixels = to_pixels(resize(cut(image, crop), *size))
-    return PreparedPortrait(pixels, found.embedding, crop, tuple(notes))
+    return Portrait(pixels, found.embedding, crop), notes
 
 
 def _identity(image: Image, fit: Framing, face: FaceOptions, width: int) -> Identity:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..portrait.face_crop import Crop
+from ..inputs import Crop
 
 DEFAULT_FEATHER = 0.15  # of the crop's shorter side
 MAX_FEATHER = 0.5

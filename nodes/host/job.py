@@ -9,8 +9,8 @@ import comfy.samplers
 from torch import Tensor
 
 from ...memo_avatar.clips.values import SamplingSettings
-from ...memo_avatar.inputs import VAE_STRIDE
-from .sockets import EncodedPortrait, EncodedVoice, MemoNets
+from ...memo_avatar.inputs import VAE_STRIDE, Portrait
+from .sockets import EncodedVoice, MemoNets
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class VideoJob:
 
     model: Any
     memo: MemoNets
-    portrait: EncodedPortrait
+    portrait: Portrait
     voice: EncodedVoice
     vae: Any
     seed: int
@@ -39,7 +39,7 @@ class VideoJob:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        height, width = self.portrait.portrait.pixel_values.shape[-2:]
+        height, width = self.portrait.pixel_values.shape[-2:]
         return height, width
 
     @property

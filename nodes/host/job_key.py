@@ -20,7 +20,7 @@ _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 def job_key(job: VideoJob, settings: CacheSettings | None, delivery: Delivery | None = None) -> str:
     """The same for jobs that give the same video, in this process or the next."""
-    portrait, voice = job.portrait.portrait, job.voice.voice
+    portrait, voice = job.portrait, job.voice.voice
     options = job.model.model_options["transformer_options"]
     cache = None if settings is None else (settings.config.to_json(), settings.calibration)
     digest = hashlib.sha256()

@@ -10,9 +10,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...memo_avatar.inputs import Portrait, Voice
+from ...memo_avatar.inputs import Voice
 from ...memo_avatar.model.config import MemoConfig
-from ...memo_avatar.portrait.face_crop import Crop
 from ...teacache_core import Calibration, RunReport
 
 Memo = io.Custom("MEMO")
@@ -48,15 +47,6 @@ class MemoNets:
     def get_models(self) -> list[Any]:
         """All patchers, under the name by which the host asks for them."""
         return self.patchers() + ([] if self.wav2vec2 is None else [self.wav2vec2])
-
-
-@dataclass(frozen=True)
-class EncodedPortrait:
-    """Who speaks, as the model will see it; the ``picture`` (H, W, 3) and the part of it that was cut out."""
-
-    portrait: Portrait
-    crop: Crop | None = None
-    picture: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def generate_video(
     spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
     progress = Progress(job.model, len(spans), job.steps)
     load(job.memo.patchers())
-    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait.portrait, job.settings)
+    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait, job.settings)
     sigmas = job.sigmas()
 
     def prepare(clip_index: int) -> None:

@@ -8,6 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...memo_avatar.inputs import Portrait
 from ...memo_avatar.portrait.images import ImageError
 from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
@@ -17,7 +18,7 @@ from ...teacache_core import CalibrationError, RunReport, StepCache, StepCacheCo
 from .cached_sampling import CachedVideo
 from .job import VideoJob
 from .pictures import opaque
-from .sockets import EncodedPortrait, Memo, MemoPortrait, MemoVoice, VideoReport
+from .sockets import Memo, MemoPortrait, MemoVoice, VideoReport
 
 
 def job_inputs() -> list[Any]:
@@ -126,7 +127,7 @@ def paste_inputs() -> list[Any]:
 
 
 def make_paster(
-    portrait: EncodedPortrait, feather: float, match_colour: bool, original: Tensor | None = None
+    portrait: Portrait, feather: float, match_colour: bool, original: Tensor | None = None
 ) -> Paster:
     """What puts frames back into the portrait's picture, or into another version of it."""
     if portrait.crop is None or portrait.picture is None:
@@ -134,5 +135,5 @@ def make_paster(
             "expected a portrait cut out around the face but got a whole picture (portrait). "
             "Choose fit face in MEMO Portrait."
         )
-    picture = portrait.picture if original is None else opaque(original)
-    return Paster(picture.movedim(-1, 0), portrait.crop, feather=feather, match_colour=match_colour)
+    picture = portrait.picture if original is None else opaque(original).movedim(-1, 0)
+    return Paster(picture, portrait.crop, feather=feather, match_colour=match_colour)

@@ -79,8 +79,8 @@ def embeddings_of_other_packs(world: World) -> dict[str, Any]:
     known = portrait(world, image, "crop", face_embedding={"embedding": numbers.numpy()})[0]
     unknown = portrait(world, image, "crop")[0]
     return {
-        "given": bool(known.portrait.face_embedding[0].equal(numbers)),
-        "auto": float(unknown.portrait.face_embedding.abs().sum()),
+        "given": bool(known.face_embedding[0].equal(numbers)),
+        "auto": float(unknown.face_embedding.abs().sum()),
         "require": error_of(lambda: portrait(world, image, "crop", face="require")),
         "wrong": error_of(lambda: portrait(world, image, "crop", face_embedding=torch.zeros(3))),
     }

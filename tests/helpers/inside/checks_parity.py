@@ -72,7 +72,7 @@ def distance_to_the_standalone_loop(world: World) -> dict[str, float]:
     clips = loop.generate_clips(
         checkpoint.load_memo(job.memo.path, dtype=torch.float32),
         world.module("nodes.host.video").HostVAE(job.vae),
-        job.portrait.portrait,
+        job.portrait,
         job.voice.voice,
         stored.settings,
         draw_noise=lambda clip, _shape: stored.golden[f"clip{clip}.noise"],
@@ -135,7 +135,7 @@ def stored_job(world: World, golden: Mapping[str, Any], run: Mapping[str, Any]) 
     return world.module("nodes.host.video").VideoJob(
         model=load.load_model(str(path), "fp32"),
         memo=load.load_nets(load.open_checkpoint(path), torch.float32),
-        portrait=sockets.EncodedPortrait(loop.Portrait(golden["pixel_values"], golden["face_emb"])),
+        portrait=loop.Portrait(golden["pixel_values"], golden["face_emb"]),
         voice=sockets.EncodedVoice(voice, torch.zeros(1, 1, frames * 533), 16_000),
         vae=vae.load_vae(path / "vae"),
         seed=0,

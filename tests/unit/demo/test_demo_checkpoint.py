@@ -10,7 +10,8 @@ from torch import Tensor
 from demo.evaluate import CHECKPOINT, DemoModel, held_out_speech
 from demo.meters import correlation, identity_error, mouth_opening
 from demo.speech import mouth_from_audio
-from memo_avatar.portrait.images import load_portrait
+from memo_avatar.portrait.images import open_image
+from memo_avatar.portrait.prepare import prepare_portrait
 from standalone.command import main
 
 FOLDER = CHECKPOINT.parent
@@ -28,7 +29,8 @@ def demo() -> DemoModel:
 
 def portrait(name: str) -> Tensor:
     """A shipped portrait as the command reads it, (3, 96, 96) in 0..1."""
-    return load_portrait(FOLDER / name, 96, 96)[0] / 2 + 0.5
+    seen, _ = prepare_portrait(open_image(FOLDER / name), (96, 96))
+    return seen.pixel_values[0] / 2 + 0.5
 
 
 def speech(second: float) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memo_avatar.portrait.face_crop import Crop, centre_crop, cut, parse_box, plan_crop
+from memo_avatar.inputs import Crop
+from memo_avatar.portrait.face_crop import centre_crop, cut, parse_box, plan_crop
 from memo_avatar.portrait.images import ImageError, to_pixels
 from memo_avatar.video.paste import ColourMatch, Paster, feather_mask, picture_tensor
 

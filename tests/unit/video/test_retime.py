@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memo_avatar.portrait.face_crop import Crop
+from memo_avatar.inputs import Crop
 from memo_avatar.timing import FPS, SAMPLE_RATE, clip_spans, frame_count
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.paste import Paster
