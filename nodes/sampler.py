@@ -79,8 +79,7 @@ class SamplerNode(io.ComfyNode):
         images, done = torch.empty(delivery.total, *job.size, 3), 0
         try:
             for clip in generate_video(job, video):
-                start = clip.index * job.settings.frames_per_clip
-                shown = delivery.indices(start, len(clip.frames))
+                shown = delivery.indices(clip.start, len(clip.frames))
                 images[done : done + len(shown)] = clip.frames[shown].movedim(1, -1)
                 done += len(shown)
                 del clip  # its state would stay on the device

@@ -112,7 +112,7 @@ def render(
                 on_step=progress.on_step,
                 wrap_denoiser=cache.wrap,
             ):
-                for frames in inputs.delivery.frames(clip.frames, clip.index * settings.frames_per_clip):
+                for frames in inputs.delivery.frames(clip.frames, clip.start):
                     writer.write(frames)
                 progress.on_clip(clip.index)
                 del clip  # and with it the memory before the next clip

@@ -112,7 +112,7 @@ def render_clips(
         frames = render(context, noise, span.index)
         past_frames = frames[-settings.past_frames :].clone()
         state = ClipState(span.index, past_frames, memory, generator.get_state())
-        yield Clip(span.index, frames[: span.keep], state)
+        yield Clip(span.index, span.start, frames[: span.keep], state)
 
 
 def clip_voice(voice: Voice, span: ClipSpan) -> tuple[Tensor, int]:

@@ -75,8 +75,12 @@ class ClipState:
 
 @dataclass(frozen=True)
 class Clip:
-    """A finished clip: ``frames`` (F, 3, H, W) float32 in 0..1 on the CPU, trimmed to the voice's length."""
+    """A finished clip: ``frames`` (F, 3, H, W) float32 in 0..1 on the CPU, trimmed to the voice's length.
+
+    ``start`` is the number of its first frame in the video.
+    """
 
     index: int
+    start: int
     frames: Tensor
     state: ClipState

@@ -98,7 +98,7 @@ def finish_segments(
     del state  # the loop drops its memory as soon as it can
     try:
         for clip in clips:
-            frames = delivery.frames(clip.frames, clip.index * job.settings.frames_per_clip)
+            frames = delivery.frames(clip.frames, clip.start)
             write_segment(work.segment(clip.index), frames, delivery.fps)
             work.save_colour(delivery)
             done, unsaved = clip.index + 1, on_cpu(clip.state)
