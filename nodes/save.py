@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..memo_avatar.checkpoint.convert import convert
-from ..memo_avatar.checkpoint.load import PARTS, open_checkpoint
+from ..memo_avatar.checkpoint.convert import write_checkpoint
+from ..memo_avatar.checkpoint.load import PARTS, Checkpoint, open_checkpoint
 from ..memo_avatar.checkpoint.parts import metadata_of
-from ..memo_avatar.files.weights_file import replacing
-from .host.folders import FOLDER, safe_name
+from ..memo_avatar.files.disk import alternatives, portable_name, try_place, write_new
+from ..memo_avatar.files.weights_file import write_tensors
+from .host.folders import FOLDER, save_folder
 from .host.memory import DTYPES, load
 from .host.schema import schema, show_text
 from .host.sockets import Memo, MemoNets
@@ -54,27 +54,23 @@ class SaveNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, memo: MemoNets, name: str, dtype: str) -> io.NodeOutput:
-        folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{safe_name(name)}.safetensors"
-        if model.patches:
-            _save_patched(model, memo, path, DTYPES[dtype])
-        else:
-            convert(memo.path, path, DTYPES[dtype])
-        show_text(cls, f"Saved {path}. Press R to refresh Load MEMO's list.")
+        checkpoint, number_format = open_checkpoint(memo.path), DTYPES[dtype]
+        wanted = save_folder() / f"{portable_name(name, 'memo')}.safetensors"
+        try_place(wanted, nbytes=checkpoint.nbytes(number_format), replace=False)
+        write = partial(_write_patched, model) if model.patches else write_checkpoint
+        path = write_new(alternatives(wanted), lambda part: write(checkpoint, part, number_format))
+        taken = f"{wanted.name} was there already. " if path != wanted else ""
+        show_text(cls, f"{taken}Saved {path}. Press R to refresh Load MEMO's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
 
 
-def _save_patched(model: Any, memo: MemoNets, path: Path, dtype: torch.dtype) -> None:
-    checkpoint = open_checkpoint(memo.path)
+def _write_patched(model: Any, checkpoint: Checkpoint, part: Path, dtype: torch.dtype) -> None:
     load([model])
     export = getattr(model, "state_dict_for_saving", None) or model.model.state_dict_for_saving
     tensors: dict[str, Tensor] = {
         f"diffusion_net.{key.removeprefix(_PREFIX)}": tensor for key, tensor in export().items()
     }
-    for part in PARTS[1:]:
-        tensors |= {f"{part}.{key}": tensor for key, tensor in checkpoint.read(part, dtype).items()}
-    saved = {key: tensor.to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
-    metadata = metadata_of({name: part.config for name, part in checkpoint.parts.items()})
-    with replacing(path) as (_stream, partial):
-        save_file(saved, partial, metadata=metadata)
+    for net in PARTS[1:]:
+        tensors |= {f"{net}.{key}": tensor for key, tensor in checkpoint.read(net, dtype).items()}
+    metadata = metadata_of({net: found.config for net, found in checkpoint.parts.items()})
+    write_tensors(part, tensors, dtype, metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -10,10 +9,14 @@ from typing import BinaryIO
 import torch
 from safetensors import safe_open
 
-from ..files.weights_file import DTYPES, CheckpointError, header_bytes, read_chunks, replacing, tensor_bytes
+from ..files.disk import replacing, try_place
+from ..files.weights_file import DTYPES, CheckpointError, header_bytes, read_chunks, tensor_bytes
 from .kinds import PARTS
-from .load import Checkpoint, Progress, _byte_counter, open_checkpoint
+from .load import Checkpoint, Progress, byte_counter, open_checkpoint
 from .parts import metadata_of
+
+HEADER_ROOM = 2**20
+"""Bytes beside the weights: the header of MEMO's 1750 tensors takes 200 kB."""
 
 
 def convert(src: str | Path, dst: str | Path, dtype: torch.dtype, progress: Progress | None = None) -> None:
@@ -22,7 +25,8 @@ def convert(src: str | Path, dst: str | Path, dtype: torch.dtype, progress: Prog
     Tensors go through memory piece by piece. ``dst`` appears when it is complete, or not at all.
 
     Raises:
-        CheckpointError: ``src`` is not loadable, ``dst`` is not writable, or a weight does not fit ``dtype``.
+        CheckpointError: ``src`` is not loadable, or a weight does not fit ``dtype``.
+        DiskError: ``dst`` can't be written, or not be replaced.
     """
     src, dst = Path(src), Path(dst)
     if dtype not in DTYPES.values():
@@ -30,23 +34,23 @@ def convert(src: str | Path, dst: str | Path, dtype: torch.dtype, progress: Prog
             f"expected float32, bfloat16 or float16 but got {dtype} (dtype). Choose one of them."
         )
     checkpoint = open_checkpoint(src)
-    _check_destination(src, dst)
+    _check_destination(src, dst, checkpoint.nbytes(dtype))
+    with replacing(dst) as part:
+        write_checkpoint(checkpoint, part, dtype, progress)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint, part: Path, dtype: torch.dtype, progress: Progress | None = None
+) -> None:
+    """All four nets into the file ``part``, which is read back at the end."""
     shapes = {
         f"{name}.{key}": shape for name in PARTS for key, shape in checkpoint.parts[name].shapes.items()
     }
     metadata = metadata_of({name: part.config for name, part in checkpoint.parts.items()})
-    try:
-        _check_free_space(dst, checkpoint.nbytes(dtype))
-        with replacing(dst) as (out, partial):
-            out.write(header_bytes(shapes, dtype, metadata))
-            _write_tensors(out, checkpoint, dtype, _byte_counter(progress, checkpoint.nbytes(dtype)))
-            out.flush()
-            _check_written(partial, shapes)
-    except OSError as error:
-        raise CheckpointError(
-            f"expected to write the checkpoint but got: {error.strerror or error} ({dst}). "
-            "Choose a folder with enough room that you may write to."
-        ) from error
+    with part.open("wb") as out:
+        out.write(header_bytes(shapes, dtype, metadata))
+        _write_tensors(out, checkpoint, dtype, byte_counter(progress, checkpoint.nbytes(dtype)))
+    _check_written(part, shapes)
 
 
 def _write_tensors(
@@ -61,29 +65,16 @@ def _write_tensors(
                     on_bytes(values.nbytes)
 
 
-def _check_destination(src: Path, dst: Path) -> None:
-    where = dst.resolve()
+def _check_destination(src: Path, dst: Path, nbytes: int) -> None:
     if dst.suffix != ".safetensors":
         raise CheckpointError(
             f"expected a name that ends in .safetensors but got {dst.name} ({dst}). Rename it."
         )
-    if dst.is_dir():
-        raise CheckpointError(f"expected a file name but got a folder ({dst}). Add a file name to it.")
-    if where == src.resolve() or src.resolve() in where.parents:
+    if src.resolve() in dst.resolve().parents:
         raise CheckpointError(
             f"expected a file outside the source but got one inside it ({dst}). Write elsewhere."
         )
-    if not where.parent.is_dir():
-        raise CheckpointError(f"expected a folder to write to but got none ({dst.parent}). Make it first.")
-
-
-def _check_free_space(dst: Path, needed: int) -> None:
-    free = shutil.disk_usage(dst.resolve().parent).free
-    if free < needed:
-        raise CheckpointError(
-            f"expected {needed / 2**30:.1f} GiB of free space but got {free / 2**30:.1f} ({dst.parent}). "
-            "Free some, or write elsewhere."
-        )
+    try_place(dst, nbytes=nbytes + HEADER_ROOM, apart_from=[src])
 
 
 def _check_written(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:

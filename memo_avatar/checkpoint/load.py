@@ -16,11 +16,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from ..files.weights_file import (
-    DTYPES,
-    CheckpointError,
-    read_tensors,
-)
+from ..files.weights_file import DTYPES, CheckpointError, read_tensors
 from ..model.config import (
     AudioProjectionConfig,
     ConfigError,
@@ -117,7 +113,7 @@ def load_memo(
     models = build_models(
         checkpoint.config, operations=operations, attention=attention, dtype=dtype, device="meta"
     )
-    on_bytes = _byte_counter(progress, checkpoint.nbytes(dtype))
+    on_bytes = byte_counter(progress, checkpoint.nbytes(dtype))
     for name in PARTS:
         net: nn.Module = getattr(models, name)
         net.load_state_dict(checkpoint.read(name, dtype, device, on_bytes), assign=True)
@@ -196,10 +192,7 @@ def _check_schema(name: str, part: Part, expected: Mapping[str, tuple[int, ...]]
         )
 
 
-# Converting
-
-
-def _byte_counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+def byte_counter(progress: Progress | None, total: int) -> Callable[[int], None]:
     """Adds up finished bytes and reports them to ``progress`` now and then."""
     done = reported = 0
 

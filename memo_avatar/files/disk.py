@@ -17,7 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,24 +50,26 @@ def replacing(path: Path) -> Iterator[Path]:
     The block writes to the file's path, and has closed it at its end.
 
     Raises:
-        DiskError: ``path`` can't be replaced; the finished file has another name, which the error tells.
-        OSError: the folder takes no files, or is full.
+        DiskError: the folder takes no file, or is full; or ``path`` can't be replaced, and the finished file
+            has another name, which the error tells.
     """
-    part = make_part(path.parent)
-    try:
-        mode = stat.S_IMODE(part.stat().st_mode)
+    with _new_part(path) as part:
         yield part
-        os.chmod(part, mode)  # the block may have put another file there: safetensors makes its own, 0600
-    except BaseException:
-        remove(part)
-        raise
-    try:
-        place(part, path)
-    except DiskError:
-        raise  # it says where the file is
-    except BaseException:
-        remove(part)
-        raise
+    _replace(part, path)
+
+
+def write_new(names: Iterable[Path], write: Callable[[Path], object]) -> Path:
+    """What ``write`` puts into the file whose path it is given, under the first of ``names``, all in one
+    folder, that nobody has then; that name.
+
+    Raises:
+        DiskError: the folder takes no file, or is full.
+    """
+    ordered = iter(names)
+    first = next(ordered)
+    with _new_part(first) as part:
+        write(part)
+    return _take_first(part, chain([first], ordered))
 
 
 def make_part(folder: Path) -> Path:
@@ -85,15 +87,11 @@ def place(part: Path, path: Path) -> None:
         OSError: the disk is full; the file stays as it is.
     """
     _to_disk(part)
-    try:
-        _patiently(lambda: os.replace(part, path))
-    except OSError as error:
-        raise _misplaced(part, path, error) from error
-    _folder_to_disk(path.parent)
+    _replace(part, path)
 
 
 def place_new(part: Path, names: Iterable[Path]) -> Path:
-    """Give a finished, closed file the first of these names that nobody has; the name.
+    """Give a finished, closed file the first of these names that nobody has; that name.
 
     It is taken exclusively: of two processes that ask for one name, one gets the next.
 
@@ -102,15 +100,7 @@ def place_new(part: Path, names: Iterable[Path]) -> Path:
         OSError: the disk is full; the file stays as it is.
     """
     _to_disk(part)
-    path = part
-    try:
-        for path in names:
-            if _take(part, path):
-                break
-    except OSError as error:
-        raise _misplaced(part, path, error) from error
-    _folder_to_disk(path.parent)
-    return path
+    return _take_first(part, names)
 
 
 def reopen(path: Path) -> BinaryIO:
@@ -149,10 +139,11 @@ def remove(path: Path) -> None:
         logger.warning("%s could not be removed; another program may have it open.", path.name)
 
 
-def try_place(path: Path, *, nbytes: int = 0, apart_from: Iterable[Path] = ()) -> None:
+def try_place(path: Path, *, nbytes: int = 0, apart_from: Iterable[Path] = (), replace: bool = True) -> None:
     """Everything that would make writing ``path`` fail at the end, tried at the start.
 
     Args:
+        replace: whether it will replace what is there; else it will get a name of its own.
         nbytes: the room that the file will take, roughly.
         apart_from: files that it must not replace: the inputs, the other outputs.
 
@@ -162,7 +153,9 @@ def try_place(path: Path, *, nbytes: int = 0, apart_from: Iterable[Path] = ()) -
     if problem := name_problem(path.name, windows=os.name == "nt"):
         raise DiskError(f"expected a file name but got {problem} ({path.name!a:.200}). Choose another name.")
     try:
-        _try_target(path, apart_from)
+        _try_folder(path, apart_from)
+        if replace or not os.path.lexists(path):
+            _try_target(path)
         free = shutil.disk_usage(path.parent).free
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or error
@@ -177,7 +170,7 @@ def try_place(path: Path, *, nbytes: int = 0, apart_from: Iterable[Path] = ()) -
         )
 
 
-def _try_target(path: Path, apart_from: Iterable[Path]) -> None:
+def _try_folder(path: Path, apart_from: Iterable[Path]) -> None:
     if not path.parent.is_dir():
         raise DiskError(f"expected an existing folder but got none ({path.parent}). Make it first.")
     if any(_same_file(path, other) for other in apart_from):
@@ -186,6 +179,9 @@ def _try_target(path: Path, apart_from: Iterable[Path]) -> None:
             "Choose another name."
         )
     remove(make_part(path.parent))
+
+
+def _try_target(path: Path) -> None:
     if not os.path.lexists(path):
         _touch(path)  # this file system's own opinion of the name
         path.unlink()
@@ -233,7 +229,8 @@ def portable_name(text: str, default: str) -> str:
 
 
 def alternatives(path: Path) -> Iterator[Path]:
-    """``name (1).ext``, ``name (2).ext``, ..."""
+    """``name.ext``, ``name (1).ext``, ``name (2).ext``, ..."""
+    yield path
     for number in count(1):
         ending = f" ({number}){path.suffix}"
         yield path.with_name(_shortened(path.stem, _LONGEST_NAME - len(os.fsencode(ending))) + ending)
@@ -247,6 +244,45 @@ def _same_file(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return os.path.normcase(os.path.realpath(path)) == os.path.normcase(os.path.realpath(other))
+
+
+@contextmanager
+def _new_part(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, for a block to fill; on the disk at its end, gone if it fails."""
+    part = path
+    try:
+        part = make_part(path.parent)
+        mode = stat.S_IMODE(part.stat().st_mode)
+        yield part
+        os.chmod(part, mode)  # the block may have put another file there: safetensors makes its own, 0600
+        _to_disk(part)
+    except BaseException as error:
+        if part != path:
+            remove(part)
+        if not isinstance(error, OSError):
+            raise
+        raise DiskError(
+            f"expected to write {path.name} but got: {error.strerror or error} ({path.parent}). "
+            "Choose a folder with enough room that you may write to."
+        ) from error
+
+
+def _replace(part: Path, path: Path) -> None:
+    try:
+        _patiently(lambda: os.replace(part, path))
+    except OSError as error:
+        raise _misplaced(part, path, error) from error
+    _folder_to_disk(path.parent)
+
+
+def _take_first(part: Path, names: Iterable[Path]) -> Path:
+    path = part
+    try:
+        path = next(path for path in names if _take(part, path))
+    except OSError as error:
+        raise _misplaced(part, path, error) from error
+    _folder_to_disk(path.parent)
+    return path
 
 
 def _misplaced(part: Path, path: Path, error: OSError) -> DiskError:

@@ -1,4 +1,4 @@
-"""Safetensors files: what the header promises, tensors read in bounded memory, files written atomically.
+"""Safetensors files: what the header promises, tensors read in bounded memory, the bytes of new ones.
 
 It knows the file format and nothing of MEMO. The header is read here rather than by the library because only
 the header tells a truncated download from a file that was never a safetensors. Format: the header's length in
@@ -11,7 +11,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -251,6 +250,17 @@ def _check_values(values: Tensor, dtype: torch.dtype, path: Path, name: str) -> 
         )
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> None:
+    """A file with these tensors, from any device, in ``dtype``; one at a time goes through memory."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    with path.open("wb") as stream:
+        stream.write(header_bytes(shapes, dtype, metadata))
+        for tensor in tensors.values():
+            stream.write(tensor_bytes(tensor.to("cpu", dtype)))
+
+
 def header_bytes(
     shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, metadata: Mapping[str, str]
 ) -> bytes:
@@ -272,20 +282,3 @@ def tensor_bytes(values: Tensor) -> bytearray:
     if data:
         torch.frombuffer(data, dtype=values.dtype).copy_(values.reshape(-1))
     return data
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A stream whose content takes the place of ``path`` when the block ends well; else it leaves no trace.
-
-    Also yields the temporary file's path, so that the block may check what it wrote after a flush.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            yield stream, partial
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

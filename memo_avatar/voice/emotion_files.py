@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files.config_json import WEIGHTS_NAME
+from ..files.disk import replacing
 from ..files.published_models import CLASSIFIER, CONVERTED
-from ..files.weights_file import CheckpointError, check_state, read_all, replacing
+from ..files.weights_file import CheckpointError, check_state, read_all
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
 from .emotions import EmotionError
 
@@ -151,8 +152,8 @@ def convert_emotion2vec(source: Path, target: Path) -> int:
     state = _needed(_unpickle(source))
     infer_config(state, source)
     whole = {key: tensor.detach().float().contiguous().clone() for key, tensor in state.items()}
-    with replacing(target) as (_, partial):
-        save_file(whole, partial, metadata={"format": "pt", "source": source.name})
+    with replacing(target) as part:
+        save_file(whole, part, metadata={"format": "pt", "source": source.name})
     return len(whole)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -19,6 +20,14 @@ def register_folder() -> None:
     """models/memo, and whatever a user's extra_model_paths.yaml adds."""
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].update({".safetensors"})
+
+
+def save_folder() -> Path:
+    """models/memo, as the nodes say, and no other folder that extra_model_paths.yaml puts before it."""
+    folder = Path(folder_paths.models_dir) / FOLDER
+    with suppress(OSError):  # whoever writes there says what is wrong
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def find_checkpoints() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ...memo_avatar.clips.values import ClipState
-from ...memo_avatar.files.weights_file import replacing
+from ...memo_avatar.files.disk import replacing
 from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.paste import ColourMatch
@@ -76,8 +76,8 @@ class Unfinished:
         """Replace the saved state in one step."""
         tensors = {key: tensor.contiguous() for key, tensor in state.tensors().items()}
         learned = {} if calibration is None else {"calibration": json.dumps(calibration.to_json())}
-        with replacing(self.folder / _STATE_NAME) as (_stream, partial):
-            save_file(tensors, partial, metadata=learned)
+        with replacing(self.folder / _STATE_NAME) as part:
+            save_file(tensors, part, metadata=learned)
 
 
 @torch.inference_mode()

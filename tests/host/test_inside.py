@@ -249,6 +249,13 @@ def test_saved_checkpoints_are_the_same_model(inside: dict[str, Any]) -> None:
         assert found[name]["bytes"] < 0.6 * found["fp32"]["bytes"] and found[name]["error"] < 0.1
 
 
+def test_saving_replaces_nothing_and_works_under_windows_rules(inside: dict[str, Any]) -> None:
+    found = value(inside, "saving_over_a_checkpoint")
+    assert found["names"] == ["taken (1).safetensors", "taken (2).safetensors"]
+    assert found["refused"] == [] and found["kept"] and found["left"] == []
+    assert found["readable"] == 0o444 and found["frames"]
+
+
 def test_a_calibration_is_a_file_that_the_node_reads(inside: dict[str, Any]) -> None:
     found = value(inside, "calibration_and_report")
     assert found["calibrating changes nothing"] and found["inside the folder"] and found["listed"]

@@ -126,6 +126,29 @@ def saved_checkpoints(world: World) -> dict[str, Any]:
     return found
 
 
+def saving_over_a_checkpoint(world: World) -> dict[str, Any]:
+    """Under Windows' rules, by a name that is taken, from a checkpoint that is loaded and mapped."""
+    from windows_rules import windows_rules
+
+    save = world.nodes.SaveNode.execute
+    first = Path(save(world.job.model, world.job.memo, "taken", "fp32").args[0])
+    before, job = first.read_bytes(), loaded(world, first)
+    names = []
+    with windows_rules() as refused:
+        for model in (job.model, world.lora):
+            path = Path(save(model, job.memo, "taken", "fp32").args[0])
+            names.append(path.name)
+            readable = path.stat().st_mode & 0o444
+    return {
+        "names": names,
+        "refused": refused,
+        "readable": readable,
+        "kept": first.read_bytes() == before,
+        "frames": bool(world.frames(loaded(world, path)).isfinite().all()),
+        "left": sorted(item.name for item in path.parent.iterdir() if item.name.endswith(".part")),
+    }
+
+
 def calibration_and_report(world: World) -> dict[str, Any]:
     """Calibrate -> file -> the TeaCache node, which then skips in the first clip; and the report's node."""
     nodes = world.nodes
@@ -233,6 +256,7 @@ CHECKS = (
     attention_override,
     torch_compile,
     saved_checkpoints,
+    saving_over_a_checkpoint,
     calibration_and_report,
     voices,
 )

@@ -222,7 +222,8 @@ def attempt(check: Any, world: World) -> dict[str, Any]:
 def main(comfyui: str, user: str, results: str, *groups: str) -> None:
     import torch
 
-    sys.path.append(str(Path(__file__).resolve().parent))
+    here = Path(__file__).resolve().parent
+    sys.path += [str(here), str(here.parent)]  # the other checks, and helpers that need neither side
     sys.modules["world"] = sys.modules[__name__]
     found: dict[str, Any] = {}
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from memo_avatar.checkpoint import convert as converting
 from memo_avatar.checkpoint import load
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import PARTS, CheckpointError, open_checkpoint
+from memo_avatar.files.disk import DiskError
 
 MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
 
@@ -67,22 +68,22 @@ def test_weights_that_are_not_finite_leave_nothing(tmp_path: Path) -> None:
         ("source/deep/../memo.safetensors", "expected a file outside the source but got one inside it"),
         ("memo.ckpt", "expected a name that ends in .safetensors but got memo.ckpt"),
         ("memo", "expected a name that ends in .safetensors but got memo"),
-        ("folder.safetensors", "expected a file name but got a folder"),
-        ("nowhere/memo.safetensors", "expected a folder to write to but got none"),
+        ("folder.safetensors", "expected a file but got a folder"),
+        ("nowhere/memo.safetensors", "expected an existing folder but got none"),
     ],
 )
 def test_destinations_that_are_refused(tmp_path: Path, name: str, expected: str) -> None:
     source = Path(shutil.copytree(MICRO, tmp_path / "source"))
     (source / "deep").mkdir()
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(CheckpointError, match=expected):
+    with pytest.raises((CheckpointError, DiskError), match=expected):
         convert(source, tmp_path / name, torch.bfloat16)
 
 
 def test_a_file_is_not_converted_onto_itself(tmp_path: Path) -> None:
     file = tmp_path / "memo.safetensors"
     convert(MICRO, file, torch.float32)
-    with pytest.raises(CheckpointError, match="inside it"):
+    with pytest.raises(DiskError, match="apart from the inputs"):
         convert(file, file, torch.bfloat16)
 
 
@@ -94,7 +95,7 @@ def test_an_unknown_dtype_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_seen_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CheckpointError, match=r"GiB of free space but got 0\.0"):
+    with pytest.raises(DiskError, match=r"expected 11 MB of free space but got 0 MB"):
         convert(MICRO, tmp_path / "memo.safetensors", torch.float32)
     assert list(tmp_path.iterdir()) == []
 
@@ -104,6 +105,6 @@ def test_a_disk_that_fills_up_while_writing(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(converting, "_write_tensors", fail)
-    with pytest.raises(CheckpointError, match="expected to write the checkpoint but got: No space left"):
+    with pytest.raises(DiskError, match=r"expected to write memo\.safetensors but got: No space left"):
         convert(MICRO, tmp_path / "memo.safetensors", torch.float32)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from memo_avatar.files import disk
 from memo_avatar.files.disk import (
     DiskError,
+    alternatives,
     make_folder,
     make_part,
     name_problem,
@@ -24,6 +25,7 @@ from memo_avatar.files.disk import (
     reopen,
     replacing,
     try_place,
+    write_new,
 )
 
 
@@ -344,6 +346,29 @@ def test_a_full_disk_at_the_end_is_the_systems_own_error(
     with pytest.raises(OSError, match="No space left"):
         place(part, tmp_path / "out.txt")
     assert part.exists()  # whoever made it decides
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"expected to write out\.txt but got: No space left"):
         write(tmp_path / "out.txt", "new")
     assert names(tmp_path) == [part.name]
+
+
+def test_a_new_file_never_replaces_one_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "memo.safetensors"
+    path.write_text("a user's")
+    try_place(path, replace=False)
+    assert write_new(alternatives(path), lambda part: part.write_text("ours")).name == "memo (1).safetensors"
+    assert path.read_text() == "a user's"
+    assert names(tmp_path) == ["memo (1).safetensors", "memo.safetensors"]
+
+
+def test_a_new_file_that_fails_takes_no_name(tmp_path: Path) -> None:
+    def fail(_part: Path) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    with pytest.raises(DiskError, match=r"expected to write memo\.safetensors but got: File too large"):
+        write_new(alternatives(tmp_path / "memo.safetensors"), fail)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"expected to write v\.mp4 but got: No such file"):
+        write(tmp_path / "gone" / "v.mp4", "")
