@@ -42,7 +42,7 @@ check: $(CAN_TEST)
 	&& $(VENV_PYTHON) -m pytest tests/unit -m "not slow" $(PYTEST_ARGS))
 
 parity: $(CAN_TEST)
-	$(call timed,make parity,$(VENV_PYTHON) tests/parity/check.py --rounding-noise $(wildcard tests/goldens/*/))
+	$(call timed,make parity,$(VENV_PYTHON) tests/parity/check.py $(dir $(wildcard tests/goldens/*/run.json)))
 
 host: $(CAN_TEST)
 	$(call timed,make host,$(VENV_PYTHON) -m pytest tests/host $(PYTEST_ARGS))

@@ -27,7 +27,7 @@ from memo_avatar.clips.denoiser import ClipDenoiser
 from memo_avatar.clips.loop import Denoise, generate_clips
 from memo_avatar.clips.solvers import Velocity, sample_euler
 from memo_avatar.clips.values import SamplingSettings
-from memo_avatar.inputs import VAE_STRIDE, Portrait, Voice
+from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.voice.features import voice_features
 from memo_avatar.voice.sound import load_audio
@@ -39,11 +39,6 @@ FIRST_CLIP, LATER_CLIPS, AUDIO = 1e-5, 1e-4, 1e-5
 
 VIDEO = 3e-3
 """Absolute tolerance of pixels in 0..1; the stored video is float16 (steps of 5e-4 near 1)."""
-
-NOISE_FACTOR = 4.0
-"""Where a case is ill-conditioned: how many times the measured rounding noise a tensor may be off."""
-
-MOTION_GROUPS = 32
 
 
 @dataclass(frozen=True)
@@ -74,17 +69,17 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
 
-def compare(name: str, ours: Tensor, theirs: Tensor, noise: float = 0.0) -> Row:
-    """One row; another shape is an infinite error. ``noise`` is its measured rounding noise."""
+def compare(name: str, ours: Tensor, theirs: Tensor) -> Row:
+    """One row; another shape is an infinite error."""
     if ours.shape != theirs.shape:
         return Row(f"{name} {tuple(ours.shape)} != {tuple(theirs.shape)}", *(float("inf"),) * 3, 0.0)
     relative, absolute = relative_error(ours, theirs), float((ours.double() - theirs.double()).abs().max())
     error = absolute if name.endswith("video") else relative
-    return Row(name, relative, absolute, error, max(base_tolerance(name), NOISE_FACTOR * noise))
+    return Row(name, relative, absolute, error, tolerance(name))
 
 
-def base_tolerance(name: str) -> float:
-    """The tolerance of a well-conditioned tensor."""
+def tolerance(name: str) -> float:
+    """What the stored tensor of this name may differ by."""
     if name.endswith("video"):
         return VIDEO
     if name.startswith("clip"):
@@ -144,50 +139,17 @@ def run_model(
     return recorded
 
 
-def load_case(case: Path, dtype: torch.dtype) -> tuple[MemoModels, DiffusersVAE]:
-    """The case's own nets and autoencoder, computing in ``dtype``."""
+def check_model(case: Path) -> list[Row]:
+    """All tensors of a model case."""
+    golden, run = load_file(case / "golden.safetensors"), json.loads((case / "run.json").read_text())
     models = load_memo(case / "checkpoint", dtype=torch.float32)
     vae = load_vae(case / "checkpoint" / "vae", dtype=torch.float32)
-    for net in (models.diffusion_net, models.reference_net, models.image_proj, models.audio_proj, vae.model):
-        torch.nn.Module.to(net, dtype=dtype)
-    return models, vae
-
-
-def ill_conditioned(models: MemoModels, golden: Mapping[str, Tensor]) -> bool:
-    """Whether some GroupNorm sees a single value per group.
-
-    Its exact result is its bias, but float32 computes ``x * s + (bias - x * s)`` with s = 1/sqrt(eps):
-    rounding noise about 1e-4 of the result, different for every last bit of x, hence for every processor and
-    kernel, upstream's own code included.
-    """
-    config = models.config.diffusion_net
-    height, width = (size // VAE_STRIDE for size in golden["pixel_values"].shape[2:])
-    for level, channels in enumerate(config.block_out_channels):
-        pixels = -(-height // 2**level) * -(-width // 2**level)
-        if pixels * channels // max(config.norm_num_groups, MOTION_GROUPS) <= 1:
-            return True
-    return False
-
-
-def check_model(case: Path, *, allow_noise: bool) -> list[Row]:
-    """All tensors of a model case; ``allow_noise`` measures an ill-conditioned case's rounding noise."""
-    golden, run = load_file(case / "golden.safetensors"), json.loads((case / "run.json").read_text())
-    models, vae = load_case(case, torch.float32)
     ours = run_model(models, vae, golden, run)
-    noise: dict[str, float] = {}
-    if ill_conditioned(models, golden):
-        print("  ill-conditioned: a GroupNorm sees one value per group (docs/parity.md).")
-    if allow_noise and ill_conditioned(models, golden):
-        print(f"  --rounding-noise: {NOISE_FACTOR:g} x this net's float32 against float64 is allowed.")
-        exact = run_model(*load_case(case, torch.float64), golden, run)
-        for name, tensor in ours.items():
-            difference = (tensor.double() - exact[name].double()).abs().max()
-            noise[name] = float(difference) if name.endswith("video") else relative_error(tensor, exact[name])
     stored = [name for name in sorted(golden) if name in ours]
     missing = [
         name for name in golden if name.startswith("clip") and ".velocity" in name and name not in ours
     ]
-    rows = [compare(name, ours[name], golden[name], noise.get(name, 0.0)) for name in stored]
+    rows = [compare(name, ours[name], golden[name]) for name in stored]
     return rows + [Row(f"{name} was not computed", *(float("inf"),) * 3, 0.0) for name in missing]
 
 
@@ -211,12 +173,12 @@ def check_audio(case: Path) -> list[Row]:
     return [compare("audio_emb", features.embeddings, golden["audio_emb"]), frames]
 
 
-def check(case: Path, *, allow_noise: bool) -> bool:
+def check(case: Path) -> bool:
     """Compare one case and print its table; True when every tensor is within its tolerance."""
     print(case)
     with torch.inference_mode():
         is_model = (case / "checkpoint").is_dir()
-        rows = check_model(case, allow_noise=allow_noise) if is_model else check_audio(case)
+        rows = check_model(case) if is_model else check_audio(case)
     for row in rows:
         print(row)
     return bool(rows) and all(row.passed for row in rows)
@@ -230,13 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "cases", nargs="+", type=Path, help="folders laid out as tests/goldens/README.md says"
     )
-    parser.add_argument(
-        "--rounding-noise",
-        action="store_true",
-        help="in ill-conditioned cases allow a multiple of the rounding noise, measured here",
-    )
     options = parser.parse_args(arguments)
-    results = [check(case, allow_noise=options.rounding_noise) for case in options.cases]
+    results = [check(case) for case in options.cases]
     print(f"parity: {sum(results)} of {len(results)} cases within tolerance")
     return 0 if all(results) else 1
 

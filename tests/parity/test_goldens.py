@@ -1,4 +1,4 @@
-"""Our numbers against the stored ones, through the same command that a person runs."""
+"""Our numbers against the stored ones, by the command that a person runs."""
 
 import subprocess
 import sys
@@ -7,37 +7,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.parity.check import main
+
 ROOT = Path(__file__).resolve().parents[2]
-CASES = sorted(
-    path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "goldens").glob("*/run.json")
-)
+CASES = sorted((ROOT / "tests" / "goldens").glob("*/run.json"))
 
 
-MICRO = "tests/goldens/micro"
-NOT_REPRODUCIBLE = pytest.mark.xfail(
-    reason="one value per group: rounding noise, in the published code too (docs/parity.md)",
-    strict=False,
-)
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=NOT_REPRODUCIBLE if case == MICRO else ()) for case in CASES]
-)
-def test_case_is_within_tolerance(case: str) -> None:
-    run = check(case)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.strip(), "the check must print each tensor's error"
-
-
-def test_micro_is_within_its_rounding_noise() -> None:
-    run = check(MICRO, "--rounding-noise")
-    assert run.returncode == 0, run.stdout + run.stderr
-
-
-def check(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a person would."""
-    command = [sys.executable, "tests/parity/check.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("case", [path.parent for path in CASES], ids=lambda case: case.name)
+def test_case_is_within_tolerance(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = main([str(case)])
+    table = capsys.readouterr().out
+    assert not failed, table
+    assert "tolerance" in table, "the check must print each tensor's error"
 
 
 def test_a_golden_that_differs_fails(tmp_path: Path) -> None:
@@ -49,6 +30,7 @@ def test_a_golden_that_differs_fails(tmp_path: Path) -> None:
     golden = load_file(case / "golden.safetensors")
     (case / "golden.safetensors").unlink()
     save_file(golden | {"audio_emb": golden["audio_emb"] * 1.01}, case / "golden.safetensors")
-    run = check(str(case))
+    command = [sys.executable, "tests/parity/check.py", str(case)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "audio_emb" in run.stdout

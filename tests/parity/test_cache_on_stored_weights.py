@@ -13,12 +13,12 @@ from teacache_core import StepCache, StepCacheConfig
 from tests.helpers.memo_case import MemoCase, load_case
 
 STEPS = 5
-CLIPS = 5
+CLIPS = 3
 
 
 @pytest.fixture(scope="module")
 def case(goldens: Path) -> MemoCase:
-    return load_case(goldens / "micro", CLIPS)
+    return load_case(goldens / "oblong", CLIPS)
 
 
 class FedVAE:
@@ -36,8 +36,19 @@ class FedVAE:
         return self.vae.decode(latents)
 
 
+def settings_of(case: MemoCase, steps: int, guidance_scale: float | None = None) -> SamplingSettings:
+    """The case's settings, at another number of steps."""
+    info = case.info
+    return SamplingSettings(
+        steps=steps,
+        guidance_scale=info["guidance_scale"] if guidance_scale is None else guidance_scale,
+        frames_per_clip=info["frames_per_clip"],
+        past_frames=info["past_frames"],
+    )
+
+
 def video(case: MemoCase, cache: StepCache | None, vae=None, steps: int = STEPS):
-    settings = SamplingSettings(steps=steps, guidance_scale=case.info["guidance_scale"])
+    settings = settings_of(case, steps)
     wrap = None if cache is None else cache.wrap
     clips = generate_clips(
         case.models, vae or case.vae, case.portrait, case.voice, settings, seed=3, wrap_denoiser=wrap
@@ -63,7 +74,7 @@ def test_memory_never_depends_on_a_skipped_step(case: MemoCase) -> None:
     ids=["off", "velocity never skipped", "residual never skipped"],
 )
 def test_nothing_skipped_is_bit_identical(case: MemoCase, config: StepCacheConfig) -> None:
-    settings = SamplingSettings(steps=2, guidance_scale=case.info["guidance_scale"])
+    settings = settings_of(case, steps=2)
     found = []
     for wrap in (None, StepCache(config).wrap):
         clips = generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=wrap)
@@ -76,7 +87,7 @@ def test_nothing_skipped_is_bit_identical(case: MemoCase, config: StepCacheConfi
 def test_skipped_steps_really_skip(case: MemoCase, target: str) -> None:
     calls = []
     hook = case.models.diffusion_net.mid_block.register_forward_hook(lambda *_: calls.append(1))
-    settings = SamplingSettings(steps=6, guidance_scale=case.info["guidance_scale"])
+    settings = settings_of(case, steps=6)
     cache = StepCache(StepCacheConfig(step_mask="110010", target=target))
     clips = generate_clips(
         case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap
@@ -90,7 +101,7 @@ def test_skipped_steps_really_skip(case: MemoCase, target: str) -> None:
 
 def test_without_guidance_one_branch_is_cached(case: MemoCase) -> None:
     cache = StepCache(StepCacheConfig(rel_l1_thresh=0.6))
-    settings = SamplingSettings(steps=6, guidance_scale=1.0)
+    settings = settings_of(case, steps=6, guidance_scale=1.0)
     clip = next(
         generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap)
     )
