@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(1600)]
 
 SHAPE = [18, 3, 32, 32]
 ROUNDING = 1e-4  # of pixels in 0..1
-NOISE = 5e-2  # the same at 32x32, where a norm of one number per group makes rounding large (goldens/README.md)
+NOISE = 5e-2  # the same at 32x32, where a group is one number (tests/goldens/README.md)
 ROOM = 4096  # bytes: a sampler's noise levels, a counter
 
 
