@@ -114,42 +114,49 @@ def _video_parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_video_options(parser)
+    return parser
+
+
+def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = False) -> None:
+    """Every option of a video. For a batch they are defaults: none is required, and rows name the outputs."""
     add = parser.add_argument
-    add("--image", type=Path, required=True, metavar="P", help="portrait, any picture format")
-    add("--audio", type=Path, required=True, metavar="A", help="voice, any sound or video format")
-    add("--output", type=Path, required=True, metavar="V.mp4", help="video to write: .mp4, .mov or .mkv")
-    add("--steps", type=_checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
+    add("--image", type=Path, required=not for_batch, metavar="P", help="portrait, any picture format")
+    add("--audio", type=Path, required=not for_batch, metavar="A", help="voice, any sound or video format")
+    if not for_batch:
+        add("--output", type=Path, required=True, metavar="V.mp4",
+            help="video to write: .mp4, .mov or .mkv")  # fmt: skip
+    add("--steps", type=checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
     add("--solver", choices=tuple(SOLVERS), default="euler",
         help="euler as upstream, or second order, nearer to many steps (default: %(default)s)")  # fmt: skip
-    add("--guidance-scale", type=_checked(_guidance), metavar="G",
+    add("--guidance-scale", type=checked(_guidance), metavar="G",
         help="1 or less halves the work (default: the checkpoint's, else 3.5)")  # fmt: skip
-    add("--seed", type=_checked(_seed), default=42, help="of the noise (default: %(default)s)")
-    add("--size", type=_checked(_size), metavar="N|WxH",
+    add("--seed", type=checked(_seed), default=42, help="of the noise (default: %(default)s)")
+    add("--size", type=checked(_size), metavar="N|WxH",
         help="of the video, divisible by 8 (default: the checkpoint's, else 512)")  # fmt: skip
     add("--fit", choices=("crop", "letterbox"), default="crop",
         help="how a picture of another shape fits (default: %(default)s)")  # fmt: skip
-    add("--max-seconds", type=_checked(_positive), metavar="S", help="stop after this much of the voice")
+    add("--max-seconds", type=checked(_positive), metavar="S", help="stop after this much of the voice")
     add("--fps", type=int, choices=RATES, default=FPS,
         help="frames per second of the video (default: %(default)s, MEMO's own)")  # fmt: skip
     _add_face_options(parser.add_argument_group("face"))
     _add_voice_options(parser.add_argument_group("voice"))
     _add_model_options(parser.add_argument_group("models"))
     _add_cache_options(parser.add_argument_group("step cache (off by default)"))
-    return parser
 
 
 def _add_face_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--face-crop", nargs="?", type=_checked(_margin), const=DEFAULT_MARGIN, metavar="MARGIN",
+    add("--face-crop", nargs="?", type=checked(_margin), const=DEFAULT_MARGIN, metavar="MARGIN",
         help="show the model a square around the face, with a margin on each side in faces "
         f"({DEFAULT_MARGIN} if left out)")  # fmt: skip
     add("--paste-back", action="store_true",
         help="blend the moving face back into the whole picture (implies --face-crop)")  # fmt: skip
-    add("--face-box", type=_checked(parse_box), metavar="L,T,R,B",
+    add("--face-box", type=checked(parse_box), metavar="L,T,R,B",
         help="where the face is, in pixels (default: detected, else the middle)")  # fmt: skip
     add("--face", choices=FACE_MODES,
         help="auto warns where it finds none, require stops (default: auto; none with the demo)")  # fmt: skip
-    add("--face-index", type=_checked(_face_index), default=0, metavar="N",
+    add("--face-index", type=checked(_face_index), default=0, metavar="N",
         help="which face, counted from the largest (default: %(default)s)")  # fmt: skip
     add("--face-models", type=Path, metavar="DIR",
         help="folder of SCRFD and ArcFace (default: face_analysis/ of the checkpoint)")  # fmt: skip
@@ -159,7 +166,7 @@ def _add_face_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_voice_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--emotion", type=_checked(parse_plan), default="neutral", metavar="NAME",
+    add("--emotion", type=checked(parse_plan), default="neutral", metavar="NAME",
         help=f"{', '.join(EMOTIONS)}, or 0 to {len(EMOTIONS) - 1}; over time: '0 happy, 3.5 sad'; {AUTO}: "
         "as heard. The published preview model follows emotions weakly (default: %(default)s)")  # fmt: skip
     add("--vocals", type=Path, metavar="FILE",
@@ -181,9 +188,9 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_cache_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--rel-l1-thresh", "--rel_l1_thresh", type=_checked(_not_negative), default=0.0, metavar="T",
+    add("--rel-l1-thresh", "--rel_l1_thresh", type=checked(_not_negative), default=0.0, metavar="T",
         help="TeaCache's: 0.09, 0.15, 0.25 compute 1.5, 2, 2.5 times fewer steps; 0 is off")  # fmt: skip
-    add("--target-speedup", type=_checked(_speedup), metavar="N",
+    add("--target-speedup", type=checked(_speedup), metavar="N",
         help="compute N times fewer steps, those that matter most")  # fmt: skip
     add("--calibrate", type=Path, metavar="FILE", help="compute every step and write what they teach to FILE")
     add("--calibration", type=Path, metavar="FILE",
@@ -191,7 +198,7 @@ def _add_cache_options(group: argparse._ArgumentGroup) -> None:
     add("--cache-report", type=Path, metavar="FILE", help="what was skipped and why: .json, .png or .txt")
 
 
-def _checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
+def checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
     """Let argparse show a reader's own message, after the option's name."""
 
     def convert(text: str) -> Value:
@@ -203,7 +210,7 @@ def _checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
     return convert
 
 
-def _whole(text: str, low: int, high: int, advice: str) -> int:
+def whole(text: str, low: int, high: int, advice: str) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -213,7 +220,7 @@ def _whole(text: str, low: int, high: int, advice: str) -> int:
     return value
 
 
-def _number(text: str, is_valid: Callable[[float], bool], expected: str, advice: str) -> float:
+def number(text: str, is_valid: Callable[[float], bool], expected: str, advice: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -224,37 +231,37 @@ def _number(text: str, is_valid: Callable[[float], bool], expected: str, advice:
 
 
 def _steps(text: str) -> int:
-    return _whole(text, 1, MAX_STEPS, "Use 20, as upstream does.")
+    return whole(text, 1, MAX_STEPS, "Use 20, as upstream does.")
 
 
 def _seed(text: str) -> int:
-    return _whole(text, 0, 2**63 - 1, "Use any number, such as 42.")
+    return whole(text, 0, 2**63 - 1, "Use any number, such as 42.")
 
 
 def _face_index(text: str) -> int:
-    return _whole(text, 0, 999, "0 is the largest face.")
+    return whole(text, 0, 999, "0 is the largest face.")
 
 
 def _margin(text: str) -> float:
-    margin = _number(text, lambda value: value >= 0, "a margin of 0 or more", f"Use {DEFAULT_MARGIN}.")
+    margin = number(text, lambda value: value >= 0, "a margin of 0 or more", f"Use {DEFAULT_MARGIN}.")
     check_margin(margin)
     return margin
 
 
 def _guidance(text: str) -> float:
-    return _number(text, lambda value: value >= 0, "a number of 0 or more", "Use 3.5, as upstream does.")
+    return number(text, lambda value: value >= 0, "a number of 0 or more", "Use 3.5, as upstream does.")
 
 
 def _positive(text: str) -> float:
-    return _number(text, lambda value: value > 0, "seconds above 0", "Leave it out for the whole voice.")
+    return number(text, lambda value: value > 0, "seconds above 0", "Leave it out for the whole voice.")
 
 
 def _not_negative(text: str) -> float:
-    return _number(text, lambda value: value >= 0, "a threshold of 0 or more", "Use 0.15 for a start.")
+    return number(text, lambda value: value >= 0, "a threshold of 0 or more", "Use 0.15 for a start.")
 
 
 def _speedup(text: str) -> float:
-    return _number(text, lambda value: value >= 1, "a factor of 1 or more", "Use 2 for a start.")
+    return number(text, lambda value: value >= 1, "a factor of 1 or more", "Use 2 for a start.")
 
 
 def _size(text: str) -> tuple[int, int]:
