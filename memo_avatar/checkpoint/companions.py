@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..files.config_json import CONFIG_NAME, WEIGHTS_NAME, read_config
-from ..files.weights_file import CheckpointError, read_all
+from ..files.foreign import CheckpointError
+from ..files.weights_file import read_all
 from ..voice.wav2vec2 import check_base_kind, plain_weights
 
 _SHOWN = 10

@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 
 from ..files.disk import replacing, try_place
-from ..files.weights_file import DTYPES, CheckpointError, header_bytes, read_chunks, tensor_bytes
+from ..files.foreign import CheckpointError
+from ..files.header import DTYPES, header_bytes
+from ..files.weights_file import read_chunks, tensor_bytes
 from .kinds import PARTS
 from .load import Checkpoint, Progress, byte_counter, open_checkpoint
 from .parts import metadata_of

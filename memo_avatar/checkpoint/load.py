@@ -16,7 +16,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from ..files.weights_file import DTYPES, CheckpointError, read_tensors
+from ..files.foreign import CheckpointError
+from ..files.header import DTYPES
+from ..files.weights_file import read_tensors
 from ..model.config import (
     AudioProjectionConfig,
     ConfigError,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files.config_json import WEIGHTS_NAME, parse_config, read_config
-from ..files.weights_file import CheckpointError, StoredTensor, WeightsFile, read_header
+from ..files.config_json import WEIGHTS_NAME, read_config
+from ..files.foreign import CheckpointError
+from ..files.header import StoredTensor, WeightsFile, read_header
+from ..files.json_file import parse_json
 from .kinds import PARTS, explain_file, explain_folder, explain_missing_weights
 
 SHOWN_KEYS = 10
@@ -92,4 +94,4 @@ def _file_part(file: WeightsFile, name: str) -> Part:
             f"expected the config of {name} in the metadata but got none ({file.path}, {entry}). "
             "Another program saved this file and dropped it; convert MEMO's folder again."
         )
-    return Part(file, f"{name}.", parse_config(file.metadata[entry], f"{file.path}, {entry}"))
+    return Part(file, f"{name}.", parse_json(file.metadata[entry], f"{file.path}, {entry}"))

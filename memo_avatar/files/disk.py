@@ -119,6 +119,19 @@ def reopen(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | _NEW | _PLAIN, 0o666), "r+b")
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, if it is one: a pipe would never end, a device neither.
+
+    Raises:
+        OSError: there is none, or something else.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "a folder or device instead of a file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def make_folder(path: Path) -> Path:
     """A folder of our own, made unless it is there; a link in its place is removed, not followed."""
     if path.is_symlink():

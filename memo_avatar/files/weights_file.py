@@ -1,154 +1,29 @@
-"""Safetensors files: what the header promises, tensors read in bounded memory, the bytes of new ones.
+"""Safetensors files: tensors read in bounded memory, each value checked, and the bytes of new ones.
 
-It knows the file format and nothing of MEMO. The header is read here rather than by the library because only
-the header tells a truncated download from a file that was never a safetensors. Format: the header's length in
-8 little-endian bytes, the header in JSON, then the tensors' bytes.
+It knows the file format and nothing of MEMO.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""The dtypes that weights may have, by their name in the header."""
-
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+from .foreign import CheckpointError, shown
+from .header import DTYPES, WeightsFile, header_bytes, read_header
 
 CHUNK_BYTES = 16 * 2**20
 """Read, check and convert this much at a time, so that memory does not follow the size of the tensors."""
 
-_LENGTH_BYTES = 8
 _SHOWN = 5  # keys that an error names
-_LONGEST_HEADER = 100 * 2**20  # safetensors' own limit
-_PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_FOREIGN_STARTS = {
-    b"PK\x03\x04": "a PyTorch pickle or another zip archive",
-    b"\x80\x02": "a PyTorch pickle",
-    b"version https://git-lfs": "a Git LFS pointer: the file itself was not downloaded",
-    b"<!doctype": "a web page: the download was answered with an error or a login page",
-    b"<html": "a web page: the download was answered with an error or a login page",
-    b"GGUF": "a GGUF file",
-    b"\x89HDF": "an HDF5 file",
-}
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes just finished."""
-
-
-class CheckpointError(ValueError):
-    """A file or folder that is no MEMO checkpoint, or a damaged one. The text names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor as the header describes it; ``begin`` is its offset in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A safetensors file that is as long as its header says. No tensor has been read."""
-
-    path: Path
-    tensors: Mapping[str, StoredTensor]
-    metadata: Mapping[str, str]
-
-
-def read_header(path: Path) -> WeightsFile:
-    """Describe the file without reading its tensors.
-
-    Raises:
-        CheckpointError: the file is missing, foreign, damaged or shorter than it should be.
-    """
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"expected a .safetensors file but got a pickle, which can run code when it is opened ({path}). "
-            "Download the .safetensors version."
-        )
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            header = _header_json(stream, path, size)
-    except OSError as error:
-        raise CheckpointError(
-            f"expected a readable .safetensors file but got: {error.strerror or error} ({path}). "
-            "Check the path and its permissions."
-        ) from error
-    tensors, metadata = _parse_header(header, path)
-    _check_length(path, tensors, _LENGTH_BYTES + len(header), size)
-    return WeightsFile(path, tensors, metadata)
-
-
-def _header_json(stream: BinaryIO, path: Path, size: int) -> bytes:
-    start = stream.read(64)
-    lower = start.lower()
-    foreign = next((what for magic, what in _FOREIGN_STARTS.items() if lower.startswith(magic.lower())), None)
-    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    opens_json = start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
-    if foreign or not opens_json or length > _LONGEST_HEADER:
-        what = foreign or ("an empty file" if size == 0 else "something else")
-        raise CheckpointError(f"expected a safetensors file but got {what} ({path}). Download it again.")
-    if _LENGTH_BYTES + length > size:
-        raise CheckpointError(
-            f"expected a header of {length} bytes but got {size - _LENGTH_BYTES} ({path}). "
-            "The download was cut off within the header; download it again."
-        )
-    stream.seek(_LENGTH_BYTES)
-    return stream.read(length)
-
-
-def _parse_header(text: bytes, path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    start = _LENGTH_BYTES + len(text)
-    try:
-        header = json.loads(text)
-        metadata = dict(header.pop("__metadata__", None) or {})
-        tensors = {}
-        for name, entry in header.items():
-            begin, end = map(int, entry["data_offsets"])
-            shape = tuple(map(int, entry["shape"]))
-            tensors[name] = StoredTensor(str(entry["dtype"]), shape, start + begin, end - begin)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"expected a safetensors header but got {error!r} in it ({path}). Download the file again."
-        ) from error
-    return tensors, metadata
-
-
-def _check_length(path: Path, tensors: Mapping[str, StoredTensor], start: int, size: int) -> None:
-    for name, stored in tensors.items():
-        nbytes = stored.nbytes
-        if stored.dtype in DTYPES:
-            nbytes = math.prod(stored.shape) * DTYPES[stored.dtype].itemsize
-        if nbytes != stored.nbytes:
-            raise CheckpointError(
-                f"expected {nbytes} bytes for {name} but got {stored.nbytes} ({path}). "
-                "The header is damaged; download the file again."
-            )
-    promised = max((stored.begin + stored.nbytes for stored in tensors.values()), default=start)
-    if size < promised:
-        arrived = "only the header" if size == start else f"{size / promised:.0%} of it"
-        raise CheckpointError(
-            f"expected {promised} bytes but got {size} ({path}). "
-            f"The download was cut off and {arrived} arrived; download it again."
-        )
-    if size > promised:
-        raise CheckpointError(
-            f"expected {promised} bytes but got {size} ({path}). The file is damaged; download it again."
-        )
 
 
 def read_tensors(
@@ -169,12 +44,12 @@ def read_tensors(
     ]
     tensors: dict[str, Tensor] = {}
     if direct:
-        with safe_open(str(file.path), framework="pt") as mapped:
-            for name in direct:
-                tensors[names[name]] = tensor = mapped.get_tensor(name)
-                for values in tensor.reshape(-1).split(CHUNK_BYTES // dtype.itemsize):
-                    _check_values(values, dtype, file.path, name)
-                    _report(on_bytes, values)
+        tensors = _mapped_tensors(file, direct)
+        for name, tensor in tensors.items():
+            for values in tensor.reshape(-1).split(CHUNK_BYTES // dtype.itemsize):
+                _check_values(values, dtype, file.path, name)
+                _report(on_bytes, values)
+        tensors = {names[name]: tensor for name, tensor in tensors.items()}
     with file.path.open("rb") as stream:
         for name in (name for name in ordered if names[name] not in tensors):
             tensors[names[name]] = out = torch.empty(file.tensors[name].shape, dtype=dtype, device=device)
@@ -184,6 +59,16 @@ def read_tensors(
                 position += len(values)
                 _report(on_bytes, values)
     return tensors
+
+
+def _mapped_tensors(file: WeightsFile, names: Sequence[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(str(file.path), framework="pt") as mapped:
+            return {name: mapped.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"expected a safetensors file but got: {shown(str(error))} ({file.path}). Download it again."
+        ) from error
 
 
 def read_all(path: Path) -> dict[str, Tensor]:
@@ -259,21 +144,6 @@ def write_tensors(
         stream.write(header_bytes(shapes, dtype, metadata))
         for tensor in tensors.values():
             stream.write(tensor_bytes(tensor.to("cpu", dtype)))
-
-
-def header_bytes(
-    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, metadata: Mapping[str, str]
-) -> bytes:
-    """The header of a file that holds these tensors in this order, one after the other, in one dtype."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    position = 0
-    for name, shape in shapes.items():
-        end = position + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # so that the tensors begin on a multiple of eight
-    return len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
 
 
 def tensor_bytes(values: Tensor) -> bytearray:

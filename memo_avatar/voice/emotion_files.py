@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..files.config_json import WEIGHTS_NAME
 from ..files.disk import replacing
+from ..files.foreign import CheckpointError
 from ..files.published_models import CLASSIFIER, CONVERTED
-from ..files.weights_file import CheckpointError, check_state, read_all
+from ..files.weights_file import check_state, read_all
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
 from .emotions import EmotionError
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files.weights_file import CheckpointError
+from ..files.foreign import CheckpointError
 from ..torch_ops import Attention, Operations
 
 # Heads for training and transcription, which MEMO never runs, and the mask that only training needs.

@@ -130,7 +130,8 @@ def test_a_config_that_disagrees_with_the_weights(
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("{", "expected JSON but got"), ("[]", "expected a JSON object but got a list")]
+    ("text", "expected"),
+    [("{", "expected a JSON object but got: Expecting"), ("[]", "expected a JSON object but got: a list")],
 )
 def test_a_config_that_is_no_config(folder: Path, text: str, expected: str) -> None:
     (folder / "image_proj" / "config.json").write_text(text)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import PARTS, load_memo, open_checkpoint
 from memo_avatar.checkpoint.parts import metadata_of
-from memo_avatar.files.weights_file import header_bytes, tensor_bytes
+from memo_avatar.files.header import header_bytes
+from memo_avatar.files.weights_file import tensor_bytes
 from memo_avatar.model.nets import MemoModels, build_models
 from memo_avatar.torch_ops import sdpa_attention
 

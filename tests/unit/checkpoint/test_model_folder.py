@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memo_avatar.checkpoint.companions import read_vae, read_wav2vec2
-from memo_avatar.files.weights_file import CheckpointError
+from memo_avatar.files.foreign import CheckpointError
 from standalone.vae import load_vae
 
 DEMO = Path(__file__).parents[3] / "demo" / "checkpoint"
@@ -48,8 +48,8 @@ def test_a_vae_with_the_attention_of_before_diffusers_0_18(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (b"{", "expected JSON but got"),
-        (b"[]", "expected a JSON object but got a list"),
+        (b"{", "expected a JSON object but got: Expecting"),
+        (b"[]", "expected a JSON object but got: a list"),
         (b"\xff{}", "expected a readable config.json but got"),
         (b'{"model_type": "bert", "_class_name": "UNet"}', "Use "),
         (None, "expected config.json of the"),

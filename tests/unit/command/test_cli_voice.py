@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memo_avatar.files.config_json import WEIGHTS_NAME
+from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.files.published_models import CLASSIFIER, CONVERTED, SEPARATOR
-from memo_avatar.files.weights_file import CheckpointError
 from memo_avatar.inputs import Voice
 from memo_avatar.voice.emotion_files import read_emotion_net
 from memo_avatar.voice.emotions import EMOTIONS, EmotionError

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memo_avatar.files.weights_file import CheckpointError
+from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.voice.emotion2vec import Emotion2vec, EmotionClassifier, alibi
 from memo_avatar.voice.emotion_files import convert_emotion2vec, read_classifier, read_emotion2vec
 from memo_avatar.voice.emotions import hear_emotions, segment_of_frames, segment_spans

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from memo_avatar.files.weights_file import CheckpointError
+from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.timing import frame_count
 from memo_avatar.video.writer import VideoWriter
 from memo_avatar.voice.emotion_files import read_emotion2vec

@@ -1,0 +1,58 @@
+"""What a stranger's file says: numbers taken only in range, texts shown short and printable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from .limits import MAX_SHOWN
+
+Number = TypeVar("Number", int, float)
+
+
+class CheckpointError(ValueError):
+    """A file or folder that is no MEMO checkpoint, none of what belongs to one, or damaged. The text names it
+    and the remedy.
+    """
+
+
+def number(
+    values: Mapping[str, Any], name: str, default: Number | None, low: Number, high: Number, where: object
+) -> Number:
+    """The value of ``name``, a whole number where the bounds are; ``default`` None: it must be there."""
+    return _in_range(values.get(name, default), name, low, high, where)
+
+
+def numbers(
+    values: Mapping[str, Any], name: str, low: Number, high: Number, where: object, *, most: int
+) -> tuple[Number, ...]:
+    """The list of one to ``most`` numbers called ``name``."""
+    found = values.get(name)
+    if not isinstance(found, list) or not 1 <= len(found) <= most:
+        raise CheckpointError(
+            f"expected {name} to be a list of 1 to {most} numbers but got {shown(found)} ({where}). "
+            "Repair the file, or download it again."
+        )
+    return tuple(_in_range(value, name, low, high, where) for value in found)
+
+
+def _in_range(value: Any, name: str, low: Number, high: Number, where: object) -> Number:
+    kind = type(low)
+    if not isinstance(value, (kind, int)) or isinstance(value, bool) or not low <= value <= high:
+        what = "a whole number" if kind is int else "a number"
+        raise CheckpointError(
+            f"expected {name} to be {what} from {low} to {high} but got {shown(value)} ({where}). "
+            "Repair the file, or download it again."
+        )
+    return kind(value)
+
+
+def shown(value: Any, longest: int = MAX_SHOWN) -> str:
+    """A foreign value as a message repeats it: one short line that changes no terminal."""
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)}"
+    text = "nothing" if value is None else str(value)
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
+    return printable if len(printable) <= longest else f"{printable[:longest]}..."

@@ -1,0 +1,76 @@
+"""JSON that anybody may have written: ordinary files of bounded size and depth, every number finite."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .disk import open_regular
+from .foreign import CheckpointError, shown
+from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_WHOLE
+
+DOWNLOAD_AGAIN = "Download the file again."
+_LARGEST = {bool: 1, int: MAX_WHOLE, float: sys.float_info.max}
+_TOO_LARGE = "a number beyond all use"
+_TOO_DEEP = f"more than {MAX_JSON_DEPTH} lists and objects within each other"
+
+
+def read_json(path: Path, *, most: int = MAX_JSON_BYTES, advice: str = DOWNLOAD_AGAIN) -> dict[str, Any]:
+    """A file that holds one JSON object, of at most ``most`` bytes."""
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(most + 1)
+        text = data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"expected a readable {path.name} but got: {shown(str(what))} ({path}). {advice}"
+        ) from error
+    if len(data) > most:
+        raise CheckpointError(
+            f"expected JSON of at most {most / 2**20:g} MiB but got more ({path}). {advice}"
+        )
+    return parse_json(text, str(path), advice=advice)
+
+
+def parse_json(
+    text: str, where: str, *, what: str = "a JSON object", advice: str = DOWNLOAD_AGAIN
+) -> dict[str, Any]:
+    """A JSON object without doubled names, NaN, or numbers that no computation can use."""
+    try:
+        values = json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
+        problem = _problem(values) if isinstance(values, dict) else f"a {type(values).__name__}"
+    except (ValueError, RecursionError) as error:
+        problem = _TOO_DEEP if isinstance(error, RecursionError) else shown(str(error))
+    if problem:
+        raise CheckpointError(f"expected {what} but got: {problem} ({where}). {advice}")
+    return values
+
+
+def _problem(values: Any) -> str | None:
+    """What is wrong with parsed values, level by level."""
+    level = [values]
+    for _ in range(MAX_JSON_DEPTH):
+        nested: list[Any] = []
+        for value in level:
+            nested += value.values() if isinstance(value, dict) else value
+        for value in nested:
+            if isinstance(value, (int, float)) and not abs(value) <= _LARGEST[type(value)]:
+                return _TOO_LARGE
+        level = [value for value in nested if isinstance(value, (dict, list))]
+        if not level:
+            return None
+    return _TOO_DEEP
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name}, which is no number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice")
+    return found

@@ -1,0 +1,35 @@
+"""How much a file may ask of us before it is refused: every bound on what a stranger made, with its reason.
+
+A bound is several times what the largest honest file needs, and small enough that refusing costs under a
+second and 200 MiB.
+"""
+
+MAX_CONFIG_BYTES = 2**20
+"""Of a `config.json` or `demo.json`: the published ones have 2 kB."""
+
+MAX_JSON_BYTES = 32 * 2**20
+"""Of any other JSON: a calibration of 1000 steps, the most a video may have, has 20 MB for each recording."""
+
+MAX_JSON_DEPTH = 32
+"""Of lists and objects within each other: the deepest of ours has 5."""
+
+MAX_WHOLE = 2**63
+"""Of a whole number in JSON: a seed; more has no place in a tensor."""
+
+MAX_HEADER_BYTES = 8 * 2**20
+"""Of a safetensors header: MEMO's has 0.2 MB, with the notes that some training scripts add a few."""
+
+MAX_TENSORS = 10_000
+"""In one file: MEMO has 1750, the largest Stable Diffusion 2500; the nets are built from their names."""
+
+MAX_DIMS = 8
+"""Of a tensor: MEMO's have up to 5."""
+
+MAX_ELEMENTS = 2**40
+"""Of a tensor, were no dimension zero: a terabyte in 8 bits, and far from where 64 bits overflow."""
+
+MAX_NAME = 300
+"""Letters in a tensor's name: MEMO's longest has 120, and messages repeat them."""
+
+MAX_SHOWN = 100
+"""Letters of a foreign text that a message repeats."""
