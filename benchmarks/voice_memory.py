@@ -31,7 +31,7 @@ from memo_avatar.torch_ops import sdpa_attention
 from memo_avatar.voice.emotion2vec import Emotion2vecConfig, EmotionNet
 from memo_avatar.voice.emotions import hear_emotions
 from memo_avatar.voice.features import VoiceFeatures, voice_features
-from memo_avatar.voice.sound import load_audio
+from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
 from memo_avatar.voice.windows import WindowPlan
 from standalone.wav2vec2 import load_wav2vec2

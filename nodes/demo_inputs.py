@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..memo_avatar.portrait.images import open_image, to_pixels
-from ..memo_avatar.voice.sound import decode_audio
+from ..memo_avatar.voice.sound_files import decode_audio
 from .host.schema import schema
 
 FOLDER = Path(__file__).resolve().parent.parent / "demo"

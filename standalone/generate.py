@@ -19,7 +19,8 @@ from memo_avatar.model.nets import MemoModels
 from memo_avatar.timing import clip_spans
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.writer import VideoWriter, check_output, check_space
-from memo_avatar.voice.sound import is_silent, load_audio
+from memo_avatar.voice.sound import is_silent
+from memo_avatar.voice.sound_files import load_audio
 from teacache_core import StepCache
 
 from .arguments import VideoOptions

@@ -15,7 +15,8 @@ from memo_avatar.voice.emotion2vec import EmotionNet
 from memo_avatar.voice.emotion_files import find_emotion_files, read_emotion_net
 from memo_avatar.voice.emotions import WEAK, EmotionPlan, hear_emotions
 from memo_avatar.voice.features import check_width, voice_features
-from memo_avatar.voice.sound import MediaError, decode_audio, fit_length, is_silent, load_audio, to_speech
+from memo_avatar.voice.sound import MediaError, fit_length, is_silent, to_speech
+from memo_avatar.voice.sound_files import decode_audio, load_audio
 from memo_avatar.voice.vocals import SEPARATION_RATE, open_net, separate
 
 from .arguments import CommandError, VideoOptions
@@ -80,7 +81,7 @@ def separated(options: VideoOptions, model: Path, length: int) -> Tensor:
     import numpy as np
 
     limit = None if options.max_seconds is None else round(options.max_seconds * SEPARATION_RATE)
-    chunks = list(decode_audio(options.audio, SEPARATION_RATE, layout="stereo", limit=limit))
+    chunks = list(decode_audio(options.audio, SEPARATION_RATE, channels=2, limit=limit))
     if not chunks:
         raise MediaError(f"expected sound but got none ({options.audio}). Use another recording.")
     mix = torch.from_numpy(np.concatenate(chunks, axis=1))

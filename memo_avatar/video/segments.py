@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..timing import FPS
+from ..voice.sound import mix_down
 from .writer import CRF, even_sides
 
 _SOUND_RATES = (44_100, 48_000)  # every player takes these; others become 48 kHz
@@ -116,13 +117,13 @@ def _copy_packets(container: Any, source: Any, template: Any, video: Any, count:
 
 
 class _SoundTrack:
-    """An AAC stream of the first two channels, always as long as the frames written so far."""
+    """An AAC stream of the sound in mono or stereo, always as long as the frames written so far."""
 
     def __init__(self, container: Any, waveform: Tensor, sample_rate: int, fps: int) -> None:
         import av
 
         self.container, self.sample_rate, self.fps = container, sample_rate, fps
-        self.samples = waveform[:2].to("cpu", torch.float32)
+        self.samples = mix_down(waveform.cpu().float())
         self.layout = "mono" if self.samples.shape[0] == 1 else "stereo"
         rate = sample_rate if sample_rate in _SOUND_RATES else _SOUND_RATES[-1]
         self.stream = container.add_stream("aac", rate=rate)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..voice.sound import MediaError, decode_audio, open_audio
+from ..voice.sound import MediaError
+from ..voice.sound_files import decode_audio, open_audio, voice_track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -245,10 +246,10 @@ class _SoundSource:
         import numpy as np
 
         with open_audio(path) as container:
-            context = container.streams.audio[0].codec_context
+            context = voice_track(container).codec_context
             self.sample_rate = context.sample_rate if context.sample_rate in SOUND_RATES else SOUND_RATES[-1]
             self.layout = "mono" if len(context.layout.channels) == 1 else "stereo"
-        self._chunks = decode_audio(path, self.sample_rate, layout=self.layout)
+        self._chunks = decode_audio(path, self.sample_rate, channels=1 if self.layout == "mono" else 2)
         self._pending = np.zeros((1 if self.layout == "mono" else 2, 0), dtype=np.float32)
 
     def read(self, num_samples: int) -> NDArray[Any]:

@@ -1,170 +1,153 @@
-"""Sound in, through PyAV: any format, rate and channel count, as a stream. No ffmpeg binary, no shell."""
+"""Sound in memory: how many channels, at which rate, how long, and what of it may be believed.
+
+Samples are float32 on the CPU, full scale is 1. FFmpeg's resampler does what changes them, through PyAV, so
+that a file and a tensor give the same numbers. Shapes: C channels, S samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cache
 
+import av
+import numpy as np
 import torch
+from av import AudioFrame, AudioResampler
 from torch import Tensor
 
 from ..timing import SAMPLE_RATE
 
-if TYPE_CHECKING:
-    from av import AudioFrame
-    from numpy.typing import NDArray
-
 MIN_SECONDS = 0.1
+MAX_SECONDS = 36_000  # ten hours, 2.3 GB at 16 kHz: longer is a mistake, or a file that was made to exhaust
+MIN_RATE, MAX_RATE = 1_000, 768_000  # samples per second
+MAX_CHANNELS = 16
 MAX_MISFIT = 0.5  # seconds by which vocals may be shorter or longer than their recording
-LOCAL_ONLY = {"protocol_whitelist": "file"}  # a playlist may not make FFmpeg ask the network
 SILENCE_PEAK = 1e-3  # -60 dB of full scale
+
+_LAYOUTS = {3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""What so many channels are where nobody says it."""
 
 
 class MediaError(ValueError):
     """Sound that can't be read, or a video that can't be written. The text is the whole message."""
 
 
-def load_audio(path: str | Path, *, max_seconds: float | None = None) -> Tensor:
-    """Any file with sound -> (S,) float32 at 16 kHz: each channel resampled, then their mean, as upstream."""
-    import numpy as np
+def check_channels(channels: int, where: object) -> None:
+    """As many as can be mixed."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise MediaError(
+            f"expected 1 to {MAX_CHANNELS} channels of sound but got {channels} ({where}). Mix them to mono "
+            "or stereo first."
+        )
 
-    limit = None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
-    chunks = [chunk.mean(axis=0) for chunk in decode_audio(Path(path), SAMPLE_RATE, limit=limit)]
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.float32)
-    seconds = samples.size / SAMPLE_RATE
+
+def check_rate(sample_rate: float, where: object) -> None:
+    """Sound, and not some other signal: a wrong rate would make hours out of kilobytes."""
+    if not MIN_RATE <= sample_rate <= MAX_RATE:
+        raise MediaError(
+            f"expected {MIN_RATE} to {MAX_RATE} samples a second but got {sample_rate:g} ({where}). Export "
+            "the recording again, at 16000 or more."
+        )
+
+
+def check_seconds(seconds: float, where: object) -> None:
+    """Enough to be spoken, and no more than can be held."""
     if seconds < MIN_SECONDS:
         raise MediaError(
-            f"expected at least {MIN_SECONDS} s of sound but got {seconds:.3g} s ({path}). Use a longer "
+            f"expected at least {MIN_SECONDS} s of sound but got {seconds:.3g} s ({where}). Use a longer "
             "recording."
         )
-    if not np.isfinite(samples).all():
+    check_not_too_long(seconds, where)
+
+
+def check_not_too_long(seconds: float, where: object) -> None:
+    """What a header tells may be asked before anything is decoded."""
+    if seconds > MAX_SECONDS:
         raise MediaError(
-            f"expected finite samples but got NaN or infinity ({path}). Export the recording again."
+            f"expected at most {MAX_SECONDS / 3600:g} hours of sound but got {seconds / 3600:.3g} ({where}). "
+            "Use a part of it."
         )
-    return torch.from_numpy(samples)
 
 
-def is_silent(waveform: Tensor) -> bool:
+def check_finite(samples: Tensor, where: object) -> None:
+    """No NaN and no infinity."""
+    if not torch.isfinite(samples).all():
+        raise MediaError(
+            f"expected finite samples but got NaN or infinity ({where}). Export the recording again."
+        )
+
+
+def is_silent(samples: Tensor) -> bool:
     """True where no sample is loud enough for anything to be heard."""
-    return bool(waveform.abs().max() < SILENCE_PEAK)
+    return bool(samples.abs().max() < SILENCE_PEAK)
 
 
-def to_speech(waveform: Tensor, sample_rate: int) -> Tensor:
-    """(C, T) -> (S,) at 16 kHz: each channel resampled, then their mean, as upstream does it."""
-    samples = waveform.to("cpu", torch.float32)
+def mix_down(samples: Tensor, layout: str = "") -> Tensor:
+    """(C, S) -> (1, S) or (2, S): what a stereo player would play.
+
+    Up to two channels stay as they are. More are mixed with the coefficients of FFmpeg's resampler, for the
+    ``layout`` of that name, else for the usual one of that count; of no known layout, to their mean.
+    """
+    channels = samples.shape[0]
+    check_channels(channels, "mix")
+    return samples if channels <= 2 else _coefficients(channels, layout) @ samples
+
+
+def to_stereo(samples: Tensor) -> Tensor:
+    """(C, S) -> (2, S); mono goes to both sides."""
+    return mix_down(samples).expand(2, -1)
+
+
+def to_speech(samples: Tensor, sample_rate: int) -> Tensor:
+    """(C, S) -> (S',) at 16 kHz: mixed down, each channel resampled, then their mean, as upstream does it."""
+    samples = mix_down(samples)
     if sample_rate != SAMPLE_RATE:
-        samples = torch.stack([resample(channel, sample_rate, SAMPLE_RATE) for channel in samples])
+        samples = resample(samples, sample_rate, SAMPLE_RATE)
     return samples.mean(dim=0)
 
 
-def resample(channel: Tensor, sample_rate: int, wanted_rate: int) -> Tensor:
-    """(T,) -> (round(T * wanted / rate),), through FFmpeg's resampler as files are."""
-    import av
-    import numpy as np
+def resample(samples: Tensor, sample_rate: int, wanted_rate: int) -> Tensor:
+    """(C, S) -> (C, round(S * wanted / rate)), through FFmpeg's resampler as files are."""
+    return torch.stack([_resample_channel(channel, sample_rate, wanted_rate) for channel in samples])
 
-    frame = av.AudioFrame.from_ndarray(channel[None].contiguous().numpy(), format="fltp", layout="mono")
+
+def fit_length(samples: Tensor, length: int, what: str) -> Tensor:
+    """(S,) cut or zero-padded to ``length`` samples at 16 kHz; a sound of another recording is refused."""
+    if abs(samples.shape[0] - length) > MAX_MISFIT * SAMPLE_RATE:
+        raise MediaError(
+            f"expected {what} of {length / SAMPLE_RATE:.2f} s, as long as the voice, but got "
+            f"{samples.shape[0] / SAMPLE_RATE:.2f} s. Use the {what} of the same recording."
+        )
+    return torch.nn.functional.pad(samples[:length], (0, max(0, length - samples.shape[0])))
+
+
+def _resample_channel(channel: Tensor, sample_rate: int, wanted_rate: int) -> Tensor:
+    frame = AudioFrame.from_ndarray(channel[None].contiguous().numpy(), format="flt", layout="mono")
     frame.sample_rate = sample_rate
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=wanted_rate)
+    resampler = AudioResampler(format="flt", layout="mono", rate=wanted_rate)
     frames = [*resampler.resample(frame), *resampler.resample(None)]
     samples = torch.from_numpy(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
     wanted = round(channel.shape[0] * wanted_rate / sample_rate)
     return torch.nn.functional.pad(samples[:wanted], (0, max(0, wanted - samples.shape[0])))
 
 
-def fit_length(sound: Tensor, length: int, what: str) -> Tensor:
-    """(S,) cut or zero-padded to ``length`` samples at 16 kHz; a sound of another recording is refused."""
-    if abs(sound.shape[0] - length) > MAX_MISFIT * SAMPLE_RATE:
-        raise MediaError(
-            f"expected {what} of {length / SAMPLE_RATE:.2f} s, as long as the voice, but got "
-            f"{sound.shape[0] / SAMPLE_RATE:.2f} s. Use the {what} of the same recording."
-        )
-    return torch.nn.functional.pad(sound[:length], (0, max(0, length - sound.shape[0])))
+@cache
+def _coefficients(channels: int, layout: str) -> Tensor:
+    """(2, C), or (1, C) of equal shares, for 3 and more channels."""
+    for name in (layout, _LAYOUTS.get(channels, "")):
+        if name and not name.endswith("channels"):  # FFmpeg's "6 channels" is no layout
+            try:
+                return _mixed_by_ffmpeg(torch.eye(channels), name)
+            except (av.FFmpegError, ValueError):
+                continue  # FFmpeg knows no mix of it
+    return torch.full((1, channels), 1 / channels)
 
 
-def decode_audio(
-    path: Path, sample_rate: int, *, layout: str | None = None, limit: int | None = None
-) -> Generator[NDArray[Any], None, None]:
-    """Chunks of (channels, n) float32 at `sample_rate`, in the file's layout or `layout`, at most `limit`.
-
-    The number of samples is the recording's duration to the nearest sample: what the resampler adds at the
-    end is cut, what it swallows is filled with zeros.
-    """
-    import av
-    import numpy as np
-
-    given = Fraction(0)  # seconds decoded
-    taken = 0  # samples handed out
-    chunk = np.zeros((1, 0), dtype=np.float32)
-    try:
-        with open_audio(path) as container:
-            for frames, seconds in _resampled(container, sample_rate, layout):
-                given += seconds
-                end = round(given * sample_rate) if seconds == 0 else None  # what a flush may fill up to
-                end = limit if end is None else end if limit is None else min(end, limit)
-                for frame in frames:
-                    chunk = (
-                        frame.to_ndarray() if end is None else frame.to_ndarray()[:, : max(0, end - taken)]
-                    )
-                    taken += chunk.shape[1]
-                    yield chunk
-                if limit is not None and taken >= limit:
-                    return
-    except av.FFmpegError as error:
-        raise MediaError(
-            f"expected sound that can be decoded but got {error.strerror} ({path}). Convert the recording "
-            "to WAV first."
-        ) from error
-    missing = round(given * sample_rate) - taken
-    if missing > 0:
-        yield np.zeros((chunk.shape[0], missing), dtype=np.float32)
-
-
-def open_audio(path: Path) -> Any:
-    """An open PyAV container that has sound in it."""
-    import av
-
-    if not path.is_file():
-        actual = "a folder" if path.is_dir() else "no such file"
-        raise MediaError(f"expected a sound file but got {actual} ({path}). Check the path.")
-    if path.stat().st_size == 0:
-        raise MediaError(
-            f"expected a sound file but got an empty file of 0 bytes ({path}). Record or copy it again."
-        )
-    try:
-        container = av.open(str(path), options=LOCAL_ONLY)
-    except av.FFmpegError as error:
-        raise MediaError(
-            f"expected a sound file but got {error.strerror} ({path}). Use WAV, MP3, FLAC, M4A, OGG or a "
-            "video with sound."
-        ) from error
-    if not container.streams.audio:
-        container.close()
-        raise MediaError(
-            f"expected a file with sound but got one without an audio stream ({path}). Give the recording "
-            "of the voice."
-        )
-    return container
-
-
-def _resampled(
-    container: Any, sample_rate: int, layout: str | None
-) -> Iterator[tuple[list[AudioFrame], Fraction]]:
-    """(frames at the wanted rate, seconds of source they came from); follows a source that changes format."""
-    from av import AudioResampler
-
-    resampler: Any = None
-    source_format = None
-    for frame in container.decode(audio=0):
-        frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if frame_format != source_format:
-            if resampler is not None:
-                yield resampler.resample(None), Fraction(0)
-            wanted = layout or frame.layout.name
-            resampler = AudioResampler(format="fltp", layout=wanted, rate=sample_rate)
-            source_format = frame_format
-        frame.pts = None  # gaps and odd start times must not stretch the sound
-        yield resampler.resample(frame), Fraction(frame.samples, frame.sample_rate)
-    if resampler is not None:
-        yield resampler.resample(None), Fraction(0)
+def _mixed_by_ffmpeg(samples: Tensor, layout: str) -> Tensor:
+    """(C, S) -> (2, S). Samples go in and out packed: PyAV reads past the end of more than eight planes."""
+    packed = np.ascontiguousarray(samples.T.numpy()).reshape(1, -1)
+    frame = AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+    frame.sample_rate = SAMPLE_RATE  # any: it stays as it is
+    resampler = AudioResampler(format="flt", layout="stereo", rate=SAMPLE_RATE)
+    frames = [*resampler.resample(frame), *resampler.resample(None)]
+    packed = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    return torch.from_numpy(packed.reshape(-1, 2).T.copy())

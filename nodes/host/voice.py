@@ -17,7 +17,7 @@ from ...memo_avatar.voice.emotion2vec import EmotionNet
 from ...memo_avatar.voice.emotion_files import read_emotion_net
 from ...memo_avatar.voice.emotions import hear_emotions
 from ...memo_avatar.voice.features import VoiceEncoder
-from ...memo_avatar.voice.sound import MediaError, resample, to_speech
+from ...memo_avatar.voice.sound import MediaError, resample, to_speech, to_stereo
 from ...memo_avatar.voice.vocals import SEPARATION_RATE, separate_vocals
 from .memory import auxiliary_patcher, load
 from .sockets import MemoNets
@@ -86,9 +86,8 @@ def heard_emotions(memo: MemoNets, speech: Tensor, num_frames: int) -> Tensor:
 
 def separated_vocals(memo: MemoNets, waveform: Tensor, sample_rate: int) -> Tensor:
     """(C, T) -> the vocals, (S,) at 16 kHz."""
-    stereo = waveform.to("cpu", torch.float32)
-    stereo = stereo[:2] if stereo.shape[0] > 2 else stereo.expand(2, -1)
+    stereo = to_stereo(waveform.cpu().float())
     if sample_rate != SEPARATION_RATE:
-        stereo = torch.stack([resample(channel, sample_rate, SEPARATION_RATE) for channel in stereo])
+        stereo = resample(stereo, sample_rate, SEPARATION_RATE)
     vocals = separate_vocals(stereo, model_folder(memo) / SEPARATOR, on_done=ShareProgress())
     return to_speech(vocals, SEPARATION_RATE)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 def tone(seconds: float, rate: int = 16_000, channels: int = 1) -> NDArray[np.float32]:
@@ -23,14 +23,19 @@ def tone(seconds: float, rate: int = 16_000, channels: int = 1) -> NDArray[np.fl
 
 
 def write_sound(
-    path: Path, samples: NDArray[np.float32], rate: int = 16_000, codec: str = "pcm_s16le"
+    path: Path,
+    samples: NDArray[np.float32],
+    rate: int = 16_000,
+    codec: str = "pcm_s16le",
+    layout: str = "",
 ) -> Path:
     """(channels, n) samples -> an audio file of the format that the name ends in."""
-    layout = LAYOUTS[samples.shape[0]]
+    layout = layout or LAYOUTS[samples.shape[0]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         if samples.shape[1]:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+            packed = np.ascontiguousarray(samples.T).reshape(1, -1)  # PyAV knows eight planes at most
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

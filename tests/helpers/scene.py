@@ -14,7 +14,7 @@ from torch import Tensor
 
 from demo.faces import People, render, sample_people, still_pose
 from memo_avatar.portrait.face_crop import plan_crop
-from memo_avatar.voice.sound import decode_audio
+from memo_avatar.voice.sound_files import decode_audio
 from tests.helpers.media import write_sound
 
 WIDTH, HEIGHT = 2304, 1728
@@ -80,7 +80,7 @@ def write_photo(path: Path) -> NDArray[np.uint8]:
 
 def write_mp3(path: Path, speech: Path) -> Path:
     """The first second of a recording as a stereo MP3 at 44.1 kHz."""
-    chunks = decode_audio(speech, 44_100, layout="stereo", limit=44_100)
+    chunks = decode_audio(speech, 44_100, channels=2, limit=44_100)
     return write_sound(path, np.concatenate(list(chunks), axis=1), 44_100, "libmp3lame")
 
 

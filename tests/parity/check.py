@@ -30,7 +30,7 @@ from memo_avatar.clips.values import SamplingSettings
 from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.voice.features import voice_features
-from memo_avatar.voice.sound import load_audio
+from memo_avatar.voice.sound_files import load_audio
 from standalone.vae import DiffusersVAE, load_vae
 from standalone.wav2vec2 import load_wav2vec2
 

@@ -14,7 +14,8 @@ from memo_avatar.timing import frame_count
 from memo_avatar.video.writer import VideoWriter
 from memo_avatar.voice.emotion_files import read_emotion2vec
 from memo_avatar.voice.emotions import EMOTIONS, EmotionError, EmotionPlan, parse_plan
-from memo_avatar.voice.sound import MediaError, is_silent, load_audio, to_speech
+from memo_avatar.voice.sound import MediaError, is_silent, to_speech
+from memo_avatar.voice.sound_files import load_audio
 from tests.helpers.media import tone, write_sound
 
 Make = Callable[[Path], Path]

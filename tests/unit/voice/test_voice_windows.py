@@ -9,7 +9,8 @@ import torch
 
 from memo_avatar.voice import windows as voice_windows
 from memo_avatar.voice.features import frame_windows, voice_features
-from memo_avatar.voice.sound import MediaError, load_audio
+from memo_avatar.voice.sound import MediaError
+from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.windows import StoredStates, WindowPlan, fade, windowed_states
 from standalone.wav2vec2 import load_wav2vec2
 
