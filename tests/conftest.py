@@ -29,6 +29,9 @@ def find_comfyui() -> Path | None:
 
 
 append_root_to_path()
+# Read when torch is loaded, here and in the processes that tests start. The nets are tiny: on a busy machine
+# two threads wait for each other longer than they compute, up to thirty times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 COMFYUI = find_comfyui()
 NO_COMFYUI = "no ComfyUI found (set COMFYUI_PATH to a checkout)"
 
