@@ -34,7 +34,7 @@ from memo_avatar.voice.features import VoiceFeatures, voice_features
 from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
 from memo_avatar.voice.windows import WindowPlan
-from standalone.wav2vec2 import load_wav2vec2
+from standalone.models import load_wav2vec2
 
 ROOT = Path(__file__).resolve().parent.parent
 WAV2VEC2_BASE: dict[str, Any] = {

@@ -27,8 +27,8 @@ from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.voice.features import voice_features
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
+from standalone.models import load_wav2vec2
 from standalone.vae import DiffusersVAE, load_vae
-from standalone.wav2vec2 import load_wav2vec2
 
 from .faces import TRAINED_EMOTIONS, People, render, sample_people, still_pose
 from .meters import correlation, flicker, identity_error, mouth_opening, read_emotion

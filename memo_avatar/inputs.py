@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+SIZE, GUIDANCE_SCALE = 512, 3.5
+"""What MEMO was published with: pixels along each side, and how closely the voice is followed."""
+
 VAE_STRIDE = 8
 """Pixels per latent along each axis."""
 

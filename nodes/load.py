@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,19 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..memo_avatar.checkpoint.companions import (
+    VAE_FOLDER,
+    WAV2VEC2_FOLDER,
+    find_calibration,
+    home,
+    read_settings,
+    read_wav2vec2,
+)
 from ..memo_avatar.checkpoint.load import Checkpoint, CheckpointError, open_checkpoint
 from ..memo_avatar.model.config import MemoConfig
 from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
+from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
 from .host.folders import checkpoint_path, find_checkpoints
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
@@ -21,28 +29,20 @@ from .host.schema import schema
 from .host.sockets import Memo, MemoNets
 
 NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
-CALIBRATION_NAME = "calibration.json"
-SETTINGS_NAME = "demo.json"
 
 
 def load_model(path: str, dtype_name: str, *, disable_dynamic: bool = False) -> Any:
     """The MODEL of a checkpoint; the host calls this again where it needs a fresh copy."""
     patcher = load_model_patcher(open_checkpoint(path), dtype_name, disable_dynamic=disable_dynamic)
     patcher.cached_patcher_init = (load_model, (path, dtype_name))
-    calibration = companion(Path(path), CALIBRATION_NAME)
-    patcher.model.calibration_path = str(calibration) if calibration.is_file() else None
+    calibration = find_calibration(Path(path))
+    patcher.model.calibration_path = None if calibration is None else str(calibration)
     return patcher
-
-
-def companion(path: Path, name: str) -> Path:
-    """What belongs to a checkpoint: inside its folder, or beside its single file."""
-    return (path if path.is_dir() else path.parent) / name
 
 
 def load_nets(checkpoint: Checkpoint, dtype: torch.dtype) -> MemoNets:
     """Everything but the diffusion net."""
     config, path = checkpoint.config, checkpoint.path
-    settings = _read_settings(companion(path, SETTINGS_NAME))
     return MemoNets(
         path=path,
         config=config,
@@ -50,8 +50,8 @@ def load_nets(checkpoint: Checkpoint, dtype: torch.dtype) -> MemoNets:
         reference_net=_auxiliary(checkpoint, "reference_net", config, dtype),
         image_proj=_auxiliary(checkpoint, "image_proj", config, dtype),
         audio_proj=_auxiliary(checkpoint, "audio_proj", config, dtype),
-        wav2vec2=_load_wav2vec2(companion(path, "wav2vec2")),
-        **settings,
+        wav2vec2=_load_wav2vec2(home(path) / WAV2VEC2_FOLDER),
+        **vars(read_settings(path)),
     )
 
 
@@ -67,20 +67,14 @@ def _auxiliary(checkpoint: Checkpoint, part: str, config: MemoConfig, dtype: tor
 
 
 def _load_wav2vec2(folder: Path) -> Any:
+    """The checkpoint's own, in float32 as upstream computes it; the host's class has one size."""
+    from comfy.ldm.modules.attention import optimized_attention
+
     if not folder.is_dir():
         return None
-    from .host.wav2vec2 import load_wav2vec2
-
-    return load_wav2vec2(folder)
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """What a checkpoint recommends: its picture size and guidance."""
-    if not path.is_file():
-        return {}
-    values = json.loads(path.read_text(encoding="utf-8"))
-    kinds = {"size": int, "guidance_scale": float}
-    return {name: kind(values[name]) for name, kind in kinds.items() if name in values}
+    found = read_wav2vec2(folder)
+    build = partial(Wav2Vec2, found.config, attention=optimized_attention)
+    return auxiliary_patcher(build, found.state, torch.float32)
 
 
 class LoadMemo(io.ComfyNode):
@@ -141,7 +135,7 @@ class LoadMemo(io.ComfyNode):
 
 
 def _own_vae(path: Path) -> Any:
-    folder = companion(path, "vae")
+    folder = home(path) / VAE_FOLDER
     if not folder.is_dir():
         raise CheckpointError(
             f"expected a VAE but got neither a connected one nor a vae folder ({folder}). "

@@ -12,11 +12,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_avatar.checkpoint.companions import face_folders, home
 from ..memo_avatar.inputs import Crop
 from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, FloatBox, parse_box
 from ..memo_avatar.portrait.faces import (
     FACE_MODES,
-    FOLDER_NAME,
     NO_FACE,
     FaceError,
     FaceMode,
@@ -25,7 +25,7 @@ from ..memo_avatar.portrait.faces import (
     read_faces,
 )
 from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, mask_box, prepare_portrait
-from .host.folders import DEMO_FOLDER, FOLDER
+from .host.folders import FOLDER
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import Memo, MemoNets, MemoPortrait
@@ -80,9 +80,9 @@ class PortraitNode(io.ComfyNode):
         if known is not None:
             box = box or known.box
         options = FaceOptions(
-            mode="none" if memo.path == DEMO_FOLDER and fit != "face" and face == "auto" else face,
+            mode="none" if not memo.face_embeddings and fit != "face" and face == "auto" else face,
             index=face_index,
-            folders=face_folders(memo.path),
+            folders=model_places(memo.path),
             box=box,
             embedding=None if known is None else known.embedding,
             margin=margin,
@@ -173,13 +173,12 @@ def _face_inputs() -> list[Any]:
     ]
 
 
-def face_folders(checkpoint: Path) -> list[Path]:
+def model_places(checkpoint: Path) -> list[Path]:
     """Where the ONNX files may lie: in models/memo, with the checkpoint, or where other packs keep the same
     two. The first is what a message names.
     """
     roots = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    roots.append(checkpoint if checkpoint.is_dir() else checkpoint.parent)
-    ours = [place / FOLDER_NAME for root in roots for place in (root, root / "misc")]
+    ours = face_folders([*roots, home(checkpoint)])
     theirs = Path(folder_paths.models_dir) / "insightface"
     return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
 

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_avatar.checkpoint.companions import home
 from ..memo_avatar.clips.values import SamplingSettings
 from ..memo_avatar.inputs import Voice
 from ..memo_avatar.timing import FPS
@@ -19,7 +20,7 @@ from ..memo_avatar.voice.features import check_width, voice_features
 from ..memo_avatar.voice.sound import MIN_SECONDS, MediaError, fit_length, is_silent, to_speech
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import EncodedVoice, Memo, MemoNets, MemoVoice
-from .host.voice import ShareProgress, heard_emotions, load_encoder, model_folder, separated_vocals
+from .host.voice import ShareProgress, heard_emotions, load_encoder, separated_vocals
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class VoiceNode(io.ComfyNode):
     ) -> io.NodeOutput:
         plan = parse_plan(emotions if emotions.strip() else emotion)
         if plan.auto:
-            find_emotion_files(model_folder(memo))
+            find_emotion_files(home(memo.path))
         sample_rate = int(audio["sample_rate"])
         waveform = cut(audio["waveform"][:1], sample_rate, start, duration)
         speech = to_speech(waveform[0], sample_rate)

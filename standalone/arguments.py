@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from memo_avatar.clips.solvers import SOLVERS
-from memo_avatar.inputs import Box
+from memo_avatar.inputs import GUIDANCE_SCALE, SIZE, Box
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN, check_margin, parse_box
 from memo_avatar.portrait.faces import FACE_MODES, FaceMode
 from memo_avatar.portrait.images import Fit, check_size
@@ -130,10 +130,10 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
     add("--solver", choices=tuple(SOLVERS), default="euler",
         help="euler as upstream, or second order, nearer to many steps (default: %(default)s)")  # fmt: skip
     add("--guidance-scale", type=checked(_guidance), metavar="G",
-        help="1 or less halves the work (default: the checkpoint's, else 3.5)")  # fmt: skip
+        help=f"1 or less halves the work (default: the checkpoint's, else {GUIDANCE_SCALE})")  # fmt: skip
     add("--seed", type=checked(_seed), default=42, help="of the noise (default: %(default)s)")
     add("--size", type=checked(_size), metavar="N|WxH",
-        help="of the video, divisible by 8 (default: the checkpoint's, else 512)")  # fmt: skip
+        help=f"of the video, divisible by 8 (default: the checkpoint's, else {SIZE})")  # fmt: skip
     add("--fit", choices=("crop", "letterbox"), default="crop",
         help="how a picture of another shape fits (default: %(default)s)")  # fmt: skip
     add("--max-seconds", type=checked(_positive), metavar="S", help="stop after this much of the voice")
@@ -249,7 +249,9 @@ def _margin(text: str) -> float:
 
 
 def _guidance(text: str) -> float:
-    return number(text, lambda value: value >= 0, "a number of 0 or more", "Use 3.5, as upstream does.")
+    return number(
+        text, lambda value: value >= 0, "a number of 0 or more", f"Use {GUIDANCE_SCALE}, as upstream does."
+    )
 
 
 def _positive(text: str) -> float:
@@ -268,7 +270,7 @@ def _size(text: str) -> tuple[int, int]:
     """`N` or `WxH` -> (width, height)."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
-        raise ValueError(f"expected N or WxH in pixels but got {text}. Use 512 or 640x384.")
+        raise ValueError(f"expected N or WxH in pixels but got {text}. Use {SIZE} or 640x384.")
     width, height = int(sides[0]), int(sides[-1])
     check_size(width, height)
     return width, height

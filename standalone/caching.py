@@ -37,7 +37,7 @@ def plan_cache(options: VideoOptions, files: ModelFiles) -> CachePlan:
     if config.mode in ("off", "calibrate"):
         return CachePlan(config, None)
     path = options.calibration or files.calibration
-    if options.calibration is None and not path.is_file():
+    if path is None:
         return CachePlan(replace(config, calibrate_online=config.mode == "teacache"), None)
     return CachePlan(config, Calibration.load(path))
 

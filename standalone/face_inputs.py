@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from memo_avatar.checkpoint.companions import Settings, face_folders, home
+from memo_avatar.files.header import DTYPES, read_header
+from memo_avatar.files.weights_file import read_tensors
 from memo_avatar.inputs import Portrait
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN
-from memo_avatar.portrait.faces import FOLDER_NAME, FaceMode
+from memo_avatar.portrait.faces import FaceMode
 from memo_avatar.portrait.images import open_image, to_pixels
 from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
 from memo_avatar.video.delivery import MAX_H264_PIXELS, Delivery
 from memo_avatar.video.paste import Paster, picture_tensor
 
-from .arguments import DEMO_CHECKPOINT, CommandError, VideoOptions
+from .arguments import CommandError, VideoOptions
 from .progress import note
 
 
-def read_portrait(options: VideoOptions, size: tuple[int, int], width: int) -> tuple[Portrait, Paster | None]:
+def read_portrait(
+    options: VideoOptions, settings: Settings, size: tuple[int, int], width: int
+) -> tuple[Portrait, Paster | None]:
     """What the model sees at (width, height), and what pastes it back; ``width`` is the embedding's.
 
     What the user should know about it is told at once.
@@ -31,9 +35,9 @@ def read_portrait(options: VideoOptions, size: tuple[int, int], width: int) -> t
     if margin is None and options.paste_back:
         margin = DEFAULT_MARGIN
     face = FaceOptions(
-        mode=face_mode(options),
+        mode=face_mode(options, settings),
         index=options.face_index,
-        folders=face_folders(options),
+        folders=model_places(options),
         box=options.face_box,
         embedding=load_face_embedding(options.face_embedding, width),
         margin=DEFAULT_MARGIN if margin is None else margin,
@@ -47,23 +51,22 @@ def read_portrait(options: VideoOptions, size: tuple[int, int], width: int) -> t
     return portrait, Paster(picture_tensor(to_pixels(image)), portrait.crop)
 
 
-def face_mode(options: VideoOptions) -> FaceMode:
-    """What was asked for; by default auto, but the bundled demo model knows no embeddings."""
+def face_mode(options: VideoOptions, settings: Settings) -> FaceMode:
+    """What was asked for; by default auto; the demo knows no embeddings."""
     if options.face is not None:
         return options.face
-    if options.checkpoint == DEMO_CHECKPOINT and options.face_models is None:
+    if not settings.face_embeddings and options.face_models is None:
         return "none"
     needs_box = options.paste_back or options.face_crop is not None
     return "auto" if options.face_embedding is None or needs_box else "none"
 
 
-def face_folders(options: VideoOptions) -> list[Path]:
-    """Where the ONNX files may lie: given, in the checkpoint's folder, or in upstream's layout of it."""
+def model_places(options: VideoOptions) -> list[Path]:
+    """Where the ONNX files may lie: given, with the checkpoint, or beside it."""
     if options.face_models is not None:
         return [options.face_models]
-    path = options.checkpoint
-    folder = path if path.is_dir() else path.parent
-    return [folder / FOLDER_NAME, folder / "misc" / FOLDER_NAME, folder.parent / FOLDER_NAME]
+    folder = home(options.checkpoint)
+    return face_folders([folder, folder.parent])
 
 
 def warn_of_size(delivery: Delivery) -> None:
@@ -82,22 +85,17 @@ def load_face_embedding(path: Path | None, width: int) -> Tensor | None:
     """(1, width): the one tensor of a .safetensors file, or its `embedding`, as face-swap packs save it."""
     if path is None:
         return None
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+    file = read_header(path)
+    names = ["embedding"] if "embedding" in file.tensors else list(file.tensors)
+    if len(names) != 1:
         raise CommandError(
-            f"expected a .safetensors file with a face embedding but got {error} ({path}). Check the path."
-        ) from error
-    if len(tensors) > 1 and "embedding" in tensors:
-        tensors = {"embedding": tensors["embedding"]}
-    if len(tensors) != 1:
-        raise CommandError(
-            f"expected one tensor but got {len(tensors)} ({path}). Save the face embedding alone."
+            f"expected one tensor but got {len(names)} ({path}). Save the face embedding alone."
         )
-    ((key, embedding),) = tensors.items()
-    if embedding.numel() != width or not torch.isfinite(embedding).all():
+    (name,) = names
+    stored = file.tensors[name]
+    if stored.dtype not in DTYPES or math.prod(stored.shape) != width:
         raise CommandError(
-            f"expected {width} finite numbers but got {tuple(embedding.shape)} ({path}, {key}). "
+            f"expected {width} numbers but got {stored.dtype} of shape {stored.shape} ({path}, {name}). "
             "Use the embedding of ArcFace's glintr100."
         )
-    return embedding.float().reshape(1, width)
+    return read_tensors(file, {name: name}, torch.float32)[name].reshape(1, width)

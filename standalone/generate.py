@@ -73,7 +73,7 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
     sources = (options.image, options.audio, options.face_embedding, options.vocals)
     check_output(options.output, [path for path in sources if path is not None])
     size = options.size or (files.settings.size, files.settings.size)
-    portrait, paster = read_portrait(options, size, config.image_proj.embedding_dim)
+    portrait, paster = read_portrait(options, files.settings, size, config.image_proj.embedding_dim)
     waveform = load_audio(options.audio, max_seconds=options.max_seconds)
     delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
     check_space(options.output.parent, delivery.total, *delivery.size(*size))

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from memo_avatar.checkpoint.companions import (
+    VAE_FOLDER,
+    WAV2VEC2_FOLDER,
+    Settings,
+    find_calibration,
+    home,
+    read_settings,
+    read_wav2vec2,
+)
 from memo_avatar.checkpoint.load import load_memo
 from memo_avatar.clips.conditions import VAE
 from memo_avatar.model.nets import MemoModels
+from memo_avatar.torch_ops import sdpa_attention
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
 from .arguments import DEMO_CHECKPOINT, CommandError
-
-SETTINGS_NAME = "demo.json"
-CALIBRATION_NAME = "calibration.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a checkpoint recommends; the defaults are upstream's."""
-
-    guidance_scale: float = 3.5
-    size: int = 512
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ModelFiles:
     checkpoint: Path
     vae: Path
     wav2vec2: Path
-    calibration: Path
+    calibration: Path | None
     settings: Settings
 
     @classmethod
@@ -43,13 +43,13 @@ class ModelFiles:
         if not checkpoint.exists():
             advice = "Give --checkpoint." if checkpoint == DEMO_CHECKPOINT else "Check the path."
             raise CommandError(f"expected a MEMO checkpoint but got nothing there ({checkpoint}). {advice}")
-        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        folder = home(checkpoint)
         return cls(
             checkpoint=checkpoint,
-            vae=_part(folder, "vae", vae),
-            wav2vec2=_part(folder, "wav2vec2", wav2vec2),
-            calibration=folder / CALIBRATION_NAME,
-            settings=_read_settings(folder / SETTINGS_NAME),
+            vae=_part(folder / VAE_FOLDER, vae),
+            wav2vec2=_part(folder / WAV2VEC2_FOLDER, wav2vec2),
+            calibration=find_calibration(checkpoint),
+            settings=read_settings(checkpoint),
         )
 
 
@@ -86,24 +86,19 @@ def load_models(
     return models, vae
 
 
-def _part(folder: Path, name: str, given: Path | None) -> Path:
-    path = folder / name if given is None else given
+def load_wav2vec2(folder: Path, device: torch.device | str = "cpu") -> Wav2Vec2:
+    """A folder of Wav2Vec2Model or Wav2Vec2ForCTC, computed in float32 as upstream does."""
+    found = read_wav2vec2(folder)
+    model = Wav2Vec2(found.config, attention=sdpa_attention, operations=nn)
+    model.load_state_dict(found.state)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _part(own: Path, given: Path | None) -> Path:
+    path = own if given is None else given
     if not path.is_dir():
         actual = "a file" if path.exists() else "nothing there"
-        raise CommandError(f"expected a {name} folder but got {actual} ({path}). Give it with --{name}.")
-    return path
-
-
-def _read_settings(path: Path) -> Settings:
-    if not path.is_file():
-        return Settings()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Settings(
-            guidance_scale=float(values.get("guidance_scale", Settings.guidance_scale)),
-            size=int(values.get("size", Settings.size)),
-        )
-    except (ValueError, TypeError, AttributeError) as error:
         raise CommandError(
-            f"expected a JSON object with guidance_scale and size but got {error} ({path}). Repair the file."
-        ) from error
+            f"expected a {own.name} folder but got {actual} ({path}). Give it with --{own.name}."
+        )
+    return path

@@ -8,11 +8,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from memo_avatar.checkpoint.companions import read_vae
-from memo_avatar.files.weights_file import check_state
 
-PIXELS_PER_BATCH = (
-    512 * 512
-)  # one trained-size frame at a time bounds the activations; small frames go together
+PIXELS_PER_BATCH = 512 * 512
+"""One frame of the trained size at a time bounds the activations; small frames go together."""
 
 
 class DiffusersVAE:
@@ -38,11 +36,10 @@ class DiffusersVAE:
 
 def load_vae(folder: Path, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> DiffusersVAE:
     """A diffusers folder, such as stabilityai/sd-vae-ft-mse's. What overflows in float16 stays in float32."""
-    config, state, path = read_vae(folder)
-    model: Any = AutoencoderKL.from_config(config)
-    check_state(model, state, path, "VAE")
-    model.load_state_dict(state)
-    if dtype is torch.float16 and config.get("force_upcast", True):
+    found = read_vae(folder)
+    model: Any = AutoencoderKL(**found.config)
+    model.load_state_dict(found.state)
+    if dtype is torch.float16 and found.config["force_upcast"]:
         dtype = torch.float32
     # nn.Module's own `to`: diffusers' warns about parts to keep in float32 even where there are none.
     nn.Module.to(model, device=device, dtype=dtype)

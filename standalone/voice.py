@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from memo_avatar.checkpoint.companions import home
 from memo_avatar.files.published_models import SEPARATOR
 from memo_avatar.inputs import Voice
 from memo_avatar.model.config import MemoConfig
@@ -20,6 +21,7 @@ from memo_avatar.voice.sound_files import decode_audio, load_audio
 from memo_avatar.voice.vocals import SEPARATION_RATE, open_net, separate
 
 from .arguments import CommandError, VideoOptions
+from .models import load_wav2vec2
 from .progress import note, share_progress
 
 
@@ -36,8 +38,7 @@ class VoiceSources:
 
 def read_voice(options: VideoOptions, waveform: Tensor) -> VoiceSources:
     """What a user can get wrong about the voice, before any work."""
-    path = options.checkpoint
-    folder = path if path.is_dir() else path.parent
+    folder = home(options.checkpoint)
     if options.vocals is not None and options.separate_vocals:
         raise CommandError(
             "expected --vocals or --separate-vocals but got both. Leave one out: --vocals brings them."
@@ -63,8 +64,6 @@ def encode_voice(
     sources: VoiceSources, options: VideoOptions, wav2vec2: Path, device: torch.device, config: MemoConfig
 ) -> Voice:
     """The voice's features and emotions; no model stays loaded afterwards."""
-    from .wav2vec2 import load_wav2vec2
-
     encoder = load_wav2vec2(wav2vec2, device)
     check_width(*encoder.shape, config.audio_proj.input_dim, str(wav2vec2))
     listened = sources.waveform if sources.vocals is None else sources.vocals

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..inputs import GUIDANCE_SCALE
 from ..model.context import MemoryState
 from .solvers import Solver, sample_euler
 
@@ -20,7 +21,7 @@ class SamplingSettings:
     """
 
     steps: int = 20
-    guidance_scale: float = 3.5
+    guidance_scale: float = GUIDANCE_SCALE
     frames_per_clip: int = 16
     past_frames: int = 16
     solver: Solver = sample_euler

@@ -38,7 +38,8 @@ def numbers(
 
 def _in_range(value: Any, name: str, low: Number, high: Number, where: object) -> Number:
     kind = type(low)
-    if not isinstance(value, (kind, int)) or isinstance(value, bool) or not low <= value <= high:
+    is_number = isinstance(value, (kind, int)) and (not isinstance(value, bool) or (low, high) == (0, 1))
+    if not is_number or not low <= value <= high:
         what = "a whole number" if kind is int else "a number"
         raise CheckpointError(
             f"expected {name} to be {what} from {low} to {high} but got {shown(value)} ({where}). "

@@ -18,6 +18,9 @@ CONVERTED = "emotion2vec/model.safetensors"
 """What `convert-emotion` makes of emotion2vec's published pickle."""
 
 CLASSIFIER = "misc/audio_emotion_classifier"
+FACES = "face_analysis"
+"""insightface's ONNX files, `models/*.onnx`; MEMO's repository has them under misc."""
+
 SEPARATOR = "misc/vocal_separator/Kim_Vocal_2.onnx"
 
 

@@ -80,8 +80,12 @@ def read_all(path: Path) -> dict[str, Tensor]:
 
 def check_state(expected: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
     """Raise unless ``state`` has the keys and shapes of ``expected``, a net on any device, also meta."""
+    check_shapes(expected, {key: tuple(tensor.shape) for key, tensor in state.items()}, path, what)
+
+
+def check_shapes(expected: nn.Module, found: Mapping[str, tuple[int, ...]], path: Path, what: str) -> None:
+    """The same for the shapes that a header tells, before any tensor is read."""
     shapes = {key: tuple(tensor.shape) for key, tensor in expected.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     problems = {
         "missing": [key for key in shapes if key not in found],
         "unexpected": [key for key in found if key not in shapes],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..files.published_models import FACES
 from .face_crop import FloatBox
 from .images import ImageError
 
@@ -27,7 +28,6 @@ FaceMode = Literal["auto", "require", "none"]
 FACE_MODES: tuple[FaceMode, ...] = get_args(FaceMode)
 
 DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
-FOLDER_NAME = "face_analysis"  # upstream's: misc/face_analysis/models/*.onnx
 DETECTION_SIZES = (640, 320, 160)
 THRESHOLD = 0.5
 INSTALL = "python -m pip install 'insightface>=2.0'"
@@ -86,7 +86,7 @@ def find_folder(folders: Iterable[Path]) -> Path:
     for place in looked:
         if (place / DETECTOR).is_file() and (place / RECOGNISER).is_file():
             return place
-    where = str(looked[0]) if looked else FOLDER_NAME
+    where = str(looked[0]) if looked else FACES
     raise FaceToolsError(
         f"expected {DETECTOR} and {RECOGNISER} but found them nowhere (face models). Copy both from "
         f"misc/face_analysis/models of memoavatar/memo, or from insightface's antelopev2, to {where}."

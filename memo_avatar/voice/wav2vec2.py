@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files.foreign import CheckpointError
+from ..files.foreign import CheckpointError, shown
 from ..torch_ops import Attention, Operations
 
 # Heads for training and transcription, which MEMO never runs, and the mask that only training needs.
@@ -24,6 +24,8 @@ _OLD_NAMES = {
     ".conv.weight_g": ".conv.parametrizations.weight.original0",
     ".conv.weight_v": ".conv.parametrizations.weight.original1",
 }
+_POSITION = "encoder.pos_conv_embed.conv.weight"
+_SCALE, _DIRECTION = (f"encoder.pos_conv_embed.conv.parametrizations.weight.original{i}" for i in (0, 1))
 _BASE_KIND = ("wav2vec2", "group", False)
 
 
@@ -169,24 +171,34 @@ def check_base_kind(config: Mapping[str, Any], where: object) -> None:
     kind = (config.get("model_type"), config.get("feat_extract_norm"), config.get("do_stable_layer_norm"))
     if kind != _BASE_KIND:
         raise CheckpointError(
-            f"expected a wav2vec2 of the base kind (group norm, norm after attention) but got {kind} "
-            f"({where}). Use facebook/wav2vec2-base-960h."
+            f"expected a wav2vec2 of the base kind (group norm, norm after attention) but got "
+            f"{shown(str(kind))} ({where}). Use facebook/wav2vec2-base-960h."
         )
 
 
+def plain_name(key: str) -> str | None:
+    """A published file's name of a weight -> ours; None for a head that is not needed."""
+    key = key.removeprefix("wav2vec2.")
+    for old, new in _OLD_NAMES.items():
+        key = key.replace(old, new)
+    return None if key.startswith(UNUSED) else key
+
+
+def plain_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """By our names: what `plain_weights` will make of weights of these shapes."""
+    plain = dict(shapes)
+    direction = plain.get(_DIRECTION)
+    if direction is not None and plain.get(_SCALE) == (1, 1, *direction[2:]):
+        del plain[_SCALE], plain[_DIRECTION]
+        plain[_POSITION] = direction
+    return plain
+
+
 def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published file's weights -> ours: no heads, and the weight-normed position convolution as one."""
-    renamed = {}
-    for key, tensor in state.items():
-        key = key.removeprefix("wav2vec2.")
-        for old, new in _OLD_NAMES.items():
-            key = key.replace(old, new)
-        if not key.startswith(UNUSED):
-            renamed[key] = tensor.float()
-    stem = "encoder.pos_conv_embed.conv."
-    scale = renamed.pop(f"{stem}parametrizations.weight.original0", None)
-    direction = renamed.pop(f"{stem}parametrizations.weight.original1", None)
-    if scale is not None and direction is not None:
+    """By our names: the weight-normed position convolution becomes one weight."""
+    plain = dict(state)
+    if _DIRECTION in plain and _SCALE in plain:
+        direction, scale = plain.pop(_DIRECTION), plain.pop(_SCALE)
         length = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
-        renamed[f"{stem}weight"] = direction * (scale / length)
-    return renamed
+        plain[_POSITION] = direction * (scale / length)
+    return plain

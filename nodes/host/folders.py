@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
 
-from ...memo_avatar.checkpoint.load import CheckpointError
+from ...memo_avatar.checkpoint.companions import VAE_FOLDER, WAV2VEC2_FOLDER
+from ...memo_avatar.checkpoint.load import PARTS, CheckpointError
+from ...memo_avatar.files.published_models import FACES
 
 FOLDER = "memo"
 DEMO = "demo (comes with the pack)"
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _MARK = "diffusion_net"  # a folder with this in it is a checkpoint
+_COMPANIONS = {*PARTS, VAE_FOLDER, WAV2VEC2_FOLDER, FACES, "misc", "emotion2vec", "calibrations", ".git"}
 
 
 def register_folder() -> None:
@@ -34,11 +39,25 @@ def find_checkpoints() -> dict[str, Path]:
     """Name -> path of everything that can be loaded: folders, single files, the bundled demo."""
     found = {DEMO: DEMO_FOLDER} if (DEMO_FOLDER / _MARK).is_dir() else {}
     for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        folders = [mark.parent for mark in (*root.glob(_MARK), *root.glob(f"*/{_MARK}"))]
-        for path in sorted([*folders, *root.glob("*.safetensors")]):
+        for path in _search(root):
             name = root.name if path == root else path.relative_to(root).as_posix()
             found.setdefault(name, path)
     return found
+
+
+def _search(root: Path) -> Iterator[Path]:
+    """Checkpoints at any depth, each once, links followed as the host does; no parts of a checkpoint."""
+    seen: set[str] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        path, real = Path(folder), os.path.realpath(folder)
+        if real in seen:  # a link to a folder above itself would never end
+            inner.clear()
+            continue
+        seen.add(real)
+        if _MARK in inner:
+            yield path
+        inner[:] = sorted(set(inner) - _COMPANIONS)
+        yield from (path / name for name in sorted(files) if name.endswith(".safetensors"))
 
 
 def checkpoint_path(name: str) -> Path:
@@ -59,11 +78,12 @@ _CALIBRATIONS = "calibrations"
 
 
 def find_calibrations() -> dict[str, Path]:
-    """Name -> file of what TeaCache Calibrate has saved."""
+    """Name -> file of what TeaCache Calibrate has saved, sub-folders included."""
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        for path in sorted((root / _CALIBRATIONS).glob("*.json")):
-            found.setdefault(path.stem, path)
+        folder = root / _CALIBRATIONS
+        for path in sorted(folder.rglob("*.json")):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     return found
 
 

@@ -26,8 +26,8 @@ CATEGORY = "MEMO"
 class MemoNets:
     """MEMO without its diffusion net, which is the MODEL: three patchers, sizes, and where they came from.
 
-    ``wav2vec2`` is the checkpoint's own audio encoder (a patcher) or None; ``size`` and ``guidance_scale``
-    are what the checkpoint recommends.
+    ``wav2vec2`` is the checkpoint's own audio encoder (a patcher) or None; ``size``, ``guidance_scale``
+    and ``face_embeddings`` are what the checkpoint recommends.
     """
 
     path: Path
@@ -37,8 +37,9 @@ class MemoNets:
     image_proj: Any
     audio_proj: Any
     wav2vec2: Any
-    size: int = 512
-    guidance_scale: float = 3.5
+    size: int
+    guidance_scale: float
+    face_embeddings: bool
 
     def patchers(self) -> list[Any]:
         """The nets that every clip needs."""

@@ -16,12 +16,10 @@ import comfy.model_management as management
 import comfy.ops
 import comfy.sd
 from comfy.ldm.modules.attention import optimized_attention
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...memo_avatar.checkpoint.companions import read_vae
-from ...memo_avatar.files.weights_file import check_state
 from ...memo_avatar.model.vae import SmallAutoencoder
-from ...memo_avatar.torch_ops import sdpa_attention
 from .memory import fill, make_patcher
 
 _HOST_SIZES = ([128, 256, 512, 512], 2, 32)
@@ -60,12 +58,10 @@ class SmallVAE(comfy.sd.VAE):
 
 def load_vae(folder: Path) -> Any:
     """A diffusers AutoencoderKL folder as a VAE."""
-    config, state, path = read_vae(folder)
-    expected = SmallAutoencoder(config, attention=sdpa_attention, operations=nn, device="meta")
-    # Under dynamic VRAM the host itself takes a missing or misshapen weight without a word.
-    check_state(expected, state, path, "VAE")
+    found = read_vae(folder)
+    config = found.config
     sizes = (config["block_out_channels"], config["layers_per_block"], config["norm_num_groups"])
-    return comfy.sd.VAE(sd=state) if sizes == _HOST_SIZES else SmallVAE(config, state)
+    return comfy.sd.VAE(sd=found.state) if sizes == _HOST_SIZES else SmallVAE(config, found.state)
 
 
 def _quietly(call: Any, **arguments: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as management
@@ -12,6 +11,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...memo_avatar.checkpoint.companions import home
 from ...memo_avatar.files.published_models import SEPARATOR
 from ...memo_avatar.voice.emotion2vec import EmotionNet
 from ...memo_avatar.voice.emotion_files import read_emotion_net
@@ -67,15 +67,9 @@ def load_encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torc
     return (net if audio_encoder is None else HostAudioEncoder(net)), patcher.load_device
 
 
-def model_folder(memo: MemoNets) -> Path:
-    """Where the models beside a checkpoint lie."""
-    path = Path(memo.path)
-    return path if path.is_dir() else path.parent
-
-
 def heard_emotions(memo: MemoNets, speech: Tensor, num_frames: int) -> Tensor:
     """(N,) class numbers, by emotion2vec and MEMO's classifier on the host's device."""
-    weights = read_emotion_net(model_folder(memo))
+    weights = read_emotion_net(home(memo.path))
     build = partial(EmotionNet, weights.config, weights.sizes)
     patcher = auxiliary_patcher(build, weights.state, torch.float32)
     load([patcher])
@@ -89,5 +83,5 @@ def separated_vocals(memo: MemoNets, waveform: Tensor, sample_rate: int) -> Tens
     stereo = to_stereo(waveform.cpu().float())
     if sample_rate != SEPARATION_RATE:
         stereo = resample(stereo, sample_rate, SEPARATION_RATE)
-    vocals = separate_vocals(stereo, model_folder(memo) / SEPARATOR, on_done=ShareProgress())
+    vocals = separate_vocals(stereo, home(memo.path) / SEPARATOR, on_done=ShareProgress())
     return to_speech(vocals, SEPARATION_RATE)

@@ -256,6 +256,12 @@ def test_saving_replaces_nothing_and_works_under_windows_rules(inside: dict[str,
     assert found["readable"] == 0o444 and found["frames"]
 
 
+def test_checkpoints_in_sub_folders_are_offered_and_their_parts_are_not(inside: dict[str, Any]) -> None:
+    found = value(inside, "checkpoints_in_folders")
+    assert found["listed"] == ["micro", "mine/two.safetensors", "mine/old/memo"]
+    assert found["loads"] == [True, True]
+
+
 def test_a_calibration_is_a_file_that_the_node_reads(inside: dict[str, Any]) -> None:
     found = value(inside, "calibration_and_report")
     assert found["calibrating changes nothing"] and found["inside the folder"] and found["listed"]

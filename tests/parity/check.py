@@ -31,8 +31,8 @@ from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.voice.features import voice_features
 from memo_avatar.voice.sound_files import load_audio
+from standalone.models import load_wav2vec2
 from standalone.vae import DiffusersVAE, load_vae
-from standalone.wav2vec2 import load_wav2vec2
 
 FIRST_CLIP, LATER_CLIPS, AUDIO = 1e-5, 1e-4, 1e-5
 """Relative L2 tolerances: later clips run freely, on frames this implementation decoded itself."""

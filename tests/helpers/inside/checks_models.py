@@ -149,6 +149,22 @@ def saving_over_a_checkpoint(world: World) -> dict[str, Any]:
     }
 
 
+def checkpoints_in_folders(world: World) -> dict[str, Any]:
+    """What Load MEMO lists where users sort their models into folders, also with a link that leads back."""
+    import shutil
+
+    root = world.user / "models" / "memo"
+    (root / "mine" / "old").mkdir(parents=True)
+    (root / "mine" / "back").symlink_to(root / "mine")
+    shutil.copytree(root / "micro", root / "mine" / "old" / "memo")
+    saved = world.nodes.SaveNode.execute(world.job.model, world.job.memo, "two", "fp32").args[0]
+    shutil.move(saved, root / "mine" / "two.safetensors")
+    listed = list(world.module("nodes.host.folders").find_checkpoints())
+    loads = [loaded(world, Path(name), name) is not None for name in listed if name.startswith("mine")]
+    shutil.rmtree(root / "mine")
+    return {"listed": [name for name in listed if name.startswith(("micro", "mine"))], "loads": loads}
+
+
 def calibration_and_report(world: World) -> dict[str, Any]:
     """Calibrate -> file -> the TeaCache node, which then skips in the first clip; and the report's node."""
     nodes = world.nodes
@@ -227,9 +243,9 @@ def zero_attention(function: Any, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs) * 0
 
 
-def loaded(world: World, path: Path) -> Any:
+def loaded(world: World, path: Path, name: str = "") -> Any:
     """The job with the model of a saved file, found by name as users do."""
-    model, memo = world.nodes.LoadMemo.execute(path.name, "auto", world.job.vae).args[:2]
+    model, memo = world.nodes.LoadMemo.execute(name or path.name, "auto", world.job.vae).args[:2]
     return replace(world.job, model=model, memo=memo)
 
 
@@ -257,6 +273,7 @@ CHECKS = (
     torch_compile,
     saved_checkpoints,
     saving_over_a_checkpoint,
+    checkpoints_in_folders,
     calibration_and_report,
     voices,
 )

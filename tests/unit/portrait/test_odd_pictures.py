@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from memo_avatar.checkpoint.companions import Settings, read_settings
 from memo_avatar.portrait.prepare import NO_BOX
 from memo_avatar.video.delivery import Delivery
-from standalone.arguments import parse_video
+from standalone.arguments import DEMO_CHECKPOINT, parse_video
 from standalone.command import main
 from standalone.face_inputs import face_mode, read_portrait, warn_of_size
 from tests.helpers.media import tone, write_sound
@@ -128,7 +129,9 @@ def base(tmp_path: Path, goldens: Path) -> list[str]:
 def test_pictures_that_work(name: str, base: list[str], tmp_path: Path) -> None:
     path = GOOD_PICTURES[name](tmp_path)
     for extra in ([], ["--fit", "letterbox"], ["--face-crop", "--face-box", "2,2,30,30"]):
-        portrait, _ = read_portrait(parse_video([*base, "--image", str(path), *extra]), (64, 64), 512)
+        portrait, _ = read_portrait(
+            parse_video([*base, "--image", str(path), *extra]), Settings(), (64, 64), 512
+        )
         assert portrait.pixel_values.shape == (1, 3, 64, 64)
         middle = portrait.pixel_values[0, :, 32, 32]
         assert torch.allclose(middle, torch.full((3,), GREY / 127.5 - 1), atol=0.03)
@@ -193,10 +196,10 @@ def test_options_that_are_refused(
 
 
 BAD_EMBEDDINGS: dict[str, tuple[object, str]] = {
-    "NaN": ({"face": torch.full((512,), torch.nan)}, "expected 512 finite numbers"),
-    "of another length": ({"face": torch.zeros(128)}, "expected 512 finite numbers but got (128,)"),
+    "NaN": ({"face": torch.full((512,), torch.nan)}, "expected finite weights but got NaN"),
+    "of another length": ({"face": torch.zeros(128)}, "expected 512 numbers but got F32 of shape (128,)"),
     "two tensors": ({"a": torch.zeros(512), "b": torch.zeros(512)}, "expected one tensor but got 2"),
-    "a pickle": (None, "expected a .safetensors file with a face embedding"),
+    "a pickle": (None, "expected a safetensors file but got a PyTorch pickle"),
 }
 
 
@@ -229,7 +232,7 @@ def check_error(capsys: pytest.CaptureFixture[str], message: str) -> None:
 
 def read(base: list[str], path: Path, *extra: str) -> tuple[object, Delivery]:
     options = parse_video([*base, "--image", str(path), *extra])
-    portrait, paster = read_portrait(options, (64, 64), 512)
+    portrait, paster = read_portrait(options, Settings(), (64, 64), 512)
     return portrait, Delivery.of_voice(4_800, options.fps, paster)
 
 
@@ -279,6 +282,7 @@ def test_a_picture_too_large_for_players_is_said(
 
 def test_the_demo_is_not_asked_for_faces(base: list[str]) -> None:
     required = ["--image", "p", "--audio", "a", "--output", "v.mp4"]
-    assert face_mode(parse_video(required)) == "none"
-    assert face_mode(parse_video([*required, "--face", "require"])) == "require"
-    assert face_mode(parse_video([*base, "--image", "p"])) == "auto"
+    demo = read_settings(Path(os.path.relpath(DEMO_CHECKPOINT)))
+    assert face_mode(parse_video(required), demo) == "none"
+    assert face_mode(parse_video([*required, "--face", "require"]), demo) == "require"
+    assert face_mode(parse_video([*base, "--image", "p"]), Settings()) == "auto"

@@ -15,7 +15,7 @@ from memo_avatar.voice.features import check_width, frame_windows, padded_length
 from memo_avatar.voice.sound import MediaError
 from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
-from standalone.wav2vec2 import load_wav2vec2
+from standalone.models import load_wav2vec2
 from tests.helpers.media import write_tiny_wav2vec2
 
 

@@ -12,7 +12,7 @@ from memo_avatar.voice.features import frame_windows, voice_features
 from memo_avatar.voice.sound import MediaError
 from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.windows import StoredStates, WindowPlan, fade, windowed_states
-from standalone.wav2vec2 import load_wav2vec2
+from standalone.models import load_wav2vec2
 
 ROOT = Path(__file__).resolve().parents[3]
 
