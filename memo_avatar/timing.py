@@ -7,6 +7,9 @@ from typing import NamedTuple
 SAMPLE_RATE = 16_000
 """Samples per second that the audio encoder expects."""
 
+MAX_SECONDS = 36_000
+"""Ten hours, 2.3 GB at 16 kHz: what is longer is a mistake, or was made to exhaust."""
+
 FPS = 30
 """Frames per second that MEMO was trained at; other rates are made by resampling its output."""
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from itertools import groupby
+from functools import partial
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.checkpoint.companions import home
 from ..memo_avatar.clips.values import SamplingSettings
 from ..memo_avatar.inputs import Voice
-from ..memo_avatar.timing import FPS
-from ..memo_avatar.voice.emotion_files import find_emotion_files
-from ..memo_avatar.voice.emotions import AUTO, EMOTIONS, WEAK, parse_plan
-from ..memo_avatar.voice.features import check_width, voice_features
-from ..memo_avatar.voice.sound import MIN_SECONDS, MediaError, fit_length, is_silent, to_speech
+from ..memo_avatar.timing import MAX_SECONDS, SAMPLE_RATE, clip_spans
+from ..memo_avatar.voice.emotions import AUTO, EMOTIONS, describe, parse_plan
+from ..memo_avatar.voice.listen import Sources, check_sources, listen
+from ..memo_avatar.voice.sound import resample, to_speech, to_stereo
+from ..memo_avatar.voice.vocals import SEPARATION_RATE
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import EncodedVoice, Memo, MemoNets, MemoVoice
-from .host.voice import ShareProgress, heard_emotions, load_encoder, separated_vocals
-
-logger = logging.getLogger(__name__)
+from .host.voice import cut_audio, make_ears
 
 
 class VoiceNode(io.ComfyNode):
@@ -30,7 +26,7 @@ class VoiceNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        seconds = {"default": 0.0, "min": 0.0, "max": 36_000.0, "step": 0.1}
+        seconds = {"default": 0.0, "min": 0.0, "max": float(MAX_SECONDS), "step": 0.1, "round": 0.01}
         return schema(
             "MEMO_Voice",
             "MEMO Voice",
@@ -101,60 +97,33 @@ class VoiceNode(io.ComfyNode):
         separate_vocals: bool = False,
         vocals: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        plan = parse_plan(emotions if emotions.strip() else emotion)
-        if plan.auto:
-            find_emotion_files(home(memo.path))
-        sample_rate = int(audio["sample_rate"])
-        waveform = cut(audio["waveform"][:1], sample_rate, start, duration)
-        speech = to_speech(waveform[0], sample_rate)
-        listened = speech
-        if vocals is not None:
-            rate = int(vocals["sample_rate"])
-            part = cut(vocals["waveform"][:1], rate, start, duration, "vocals")
-            listened = fit_length(to_speech(part[0], rate), speech.shape[0], "vocals")
-        elif separate_vocals:
-            taken = separated_vocals(memo, waveform[0], sample_rate)
-            listened = fit_length(taken, speech.shape[0], "vocals")
-        if is_silent(listened):
-            logger.warning("The voice is silent; the mouth will hardly move.")
-        encoder, device = load_encoder(memo, audio_encoder)
-        clip = SamplingSettings().frames_per_clip
-        features = voice_features(
-            listened.to(device), encoder, fps=FPS, frames_per_clip=clip, on_layer=ShareProgress()
+        waveform, sample_rate = cut_audio(audio, start, duration, "audio")
+        heard = None if vocals is None else cut_audio(vocals, start, duration, "vocals")
+        sources = Sources(
+            to_speech(waveform, sample_rate),
+            parse_plan(emotions if emotions.strip() else emotion),
+            folder=home(memo.path),
+            vocals=None if heard is None else to_speech(*heard),
+            read_mix=partial(_stereo, waveform, sample_rate) if separate_vocals else None,
         )
-        layers, width = features.embeddings.shape[-2:]
-        check_width(layers, width, memo.config.audio_proj.input_dim, "audio encoder")
-        count = features.embeddings.shape[0]
-        labels = heard_emotions(memo, speech, count) if plan.auto else plan.per_frame(count)
-        if plan.auto or len(plan.labels) > 1:
-            show_text(cls, f"{WEAK}\n{describe(labels[: features.num_frames])}")
-        voice = Voice(features.embeddings, labels, features.num_frames)
-        return io.NodeOutput(EncodedVoice(voice, waveform, sample_rate), voice.num_frames)
+        notes = check_sources(sources)
+        ears = make_ears(memo, audio_encoder)
+        voice = listen(sources, ears, memo.config.audio_proj.input_dim, "audio encoder")
+        show_text(cls, "\n".join([*notes, _summary(sources, voice)]))
+        return io.NodeOutput(EncodedVoice(voice, waveform[None], sample_rate), voice.num_frames)
 
 
-def cut(waveform: Tensor, sample_rate: int, start: float, duration: float, what: str = "audio") -> Tensor:
-    """(B, C, T) -> the part from ``start``, ``duration`` seconds long or up to the end."""
-    first = round(start * sample_rate)
-    stop = first + round(duration * sample_rate) if duration else waveform.shape[-1]
-    part = waveform[..., first:stop]
-    if part.shape[-1] < MIN_SECONDS * sample_rate:
-        length = waveform.shape[-1] / sample_rate
-        raise MediaError(
-            f"expected at least {MIN_SECONDS} s of sound but got {part.shape[-1] / sample_rate:.3g} s of "
-            f"{length:.3g} s ({what}, start {start:g} s, duration {duration:g} s). Start earlier or use a "
-            "longer recording."
-        )
-    if not torch.isfinite(part).all():
-        raise MediaError(
-            f"expected finite samples but got NaN or infinity ({what}). Export the recording again."
-        )
-    return part
+def _stereo(waveform: Tensor, sample_rate: int) -> Tensor:
+    """(C, S) -> (2, S') at the separator's rate."""
+    stereo = to_stereo(waveform)
+    return stereo if sample_rate == SEPARATION_RATE else resample(stereo, sample_rate, SEPARATION_RATE)
 
 
-def describe(labels: Tensor) -> str:
-    """Class numbers of the frames -> `0 happy, 3.5 sad`, the seconds at which the emotion changes."""
-    parts, frame = [], 0
-    for number, run in groupby(labels.tolist()):
-        parts.append(f"{frame / FPS:.3g} {EMOTIONS[number]}")
-        frame += len(list(run))
-    return ", ".join(parts)
+def _summary(sources: Sources, voice: Voice) -> str:
+    """How long the video will be, before anything is sampled; and its emotions, where there are several."""
+    clips = len(clip_spans(voice.num_frames, SamplingSettings().frames_per_clip))
+    seconds = len(sources.speech) / SAMPLE_RATE
+    text = f"{seconds:.1f} s = {voice.num_frames} frames in {clips} clips"
+    if sources.emotion.auto or len(sources.emotion.labels) > 1:
+        text = f"{text}\n{describe(voice.emotions[: voice.num_frames])}"
+    return text

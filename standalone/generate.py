@@ -19,7 +19,7 @@ from memo_avatar.model.nets import MemoModels
 from memo_avatar.timing import clip_spans
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.writer import VideoWriter, check_output, check_space
-from memo_avatar.voice.sound import is_silent
+from memo_avatar.voice.listen import Sources
 from memo_avatar.voice.sound_files import load_audio
 from teacache_core import StepCache
 
@@ -28,7 +28,7 @@ from .caching import build_cache, plan_cache, save_results
 from .face_inputs import read_portrait, warn_of_size
 from .models import ModelFiles, load_models, select_device, select_dtype
 from .progress import ClipProgress, byte_progress, note
-from .voice import VoiceSources, encode_voice, read_voice
+from .voice import encode_voice, read_voice
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -38,7 +38,7 @@ class Inputs:
     """The user's files, read and found good."""
 
     portrait: Portrait
-    voice: VoiceSources
+    voice: Sources
     guidance_scale: float
     delivery: Delivery
 
@@ -58,7 +58,7 @@ def generate(options: VideoOptions) -> int:
     cache_plan = plan_cache(options, files)
     config = open_checkpoint(files.checkpoint).config
     inputs = read_inputs(options, files, config)
-    voice = encode_voice(inputs.voice, options, files.wav2vec2, device, config)
+    voice = encode_voice(inputs.voice, files.wav2vec2, device, config.audio_proj.input_dim)
     with byte_progress("loading") as progress:
         models, vae = load_models(files, select_dtype(options.dtype, device), device, progress)
     cache = build_cache(cache_plan, models, inputs.guidance_scale)
@@ -77,8 +77,6 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
     waveform = load_audio(options.audio, max_seconds=options.max_seconds)
     delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
     check_space(options.output.parent, delivery.total, *delivery.size(*size))
-    if is_silent(waveform):
-        note(f"Warning: {options.audio} is silent; the mouth will hardly move.")
     warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given

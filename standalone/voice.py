@@ -1,102 +1,61 @@
-"""The command's voice: which sound the model listens to, its features, and an emotion for every frame."""
+"""The command's voice: its files as sources, and plain torch to listen with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from memo_avatar.checkpoint.companions import home
-from memo_avatar.files.published_models import SEPARATOR
 from memo_avatar.inputs import Voice
-from memo_avatar.model.config import MemoConfig
 from memo_avatar.voice.emotion2vec import EmotionNet
-from memo_avatar.voice.emotion_files import find_emotion_files, read_emotion_net
-from memo_avatar.voice.emotions import WEAK, EmotionPlan, hear_emotions
-from memo_avatar.voice.features import check_width, voice_features
-from memo_avatar.voice.sound import MediaError, fit_length, is_silent, to_speech
+from memo_avatar.voice.emotion_files import EmotionWeights
+from memo_avatar.voice.listen import Ears, Sources, check_sources, listen
+from memo_avatar.voice.sound import MediaError
 from memo_avatar.voice.sound_files import decode_audio, load_audio
-from memo_avatar.voice.vocals import SEPARATION_RATE, open_net, separate
+from memo_avatar.voice.vocals import SEPARATION_RATE
 
-from .arguments import CommandError, VideoOptions
+from .arguments import VideoOptions
 from .models import load_wav2vec2
 from .progress import note, share_progress
 
 
-@dataclass(frozen=True)
-class VoiceSources:
-    """Files and choices behind a voice, read and found good."""
-
-    waveform: Tensor  # (S,) at 16 kHz: the recording, whose length and emotions count
-    vocals: Tensor | None  # (S,) at 16 kHz: what the model listens to instead
-    separator: Path | None  # or the net that takes the vocals out of the recording
-    folder: Path  # the checkpoint's, where the other models lie
-    emotion: EmotionPlan
-
-
-def read_voice(options: VideoOptions, waveform: Tensor) -> VoiceSources:
-    """What a user can get wrong about the voice, before any work."""
-    folder = home(options.checkpoint)
-    if options.vocals is not None and options.separate_vocals:
-        raise CommandError(
-            "expected --vocals or --separate-vocals but got both. Leave one out: --vocals brings them."
-        )
-    vocals = None
-    if options.vocals is not None:
-        vocals = fit_length(
-            load_audio(options.vocals, max_seconds=options.max_seconds), len(waveform), "vocals"
-        )
-        if is_silent(vocals):
-            note(f"Warning: {options.vocals} is silent; the mouth will hardly move.")
-    separator = folder / SEPARATOR if options.separate_vocals else None
-    if separator is not None:
-        open_net(separator)
-    if options.emotion.auto:
-        find_emotion_files(folder)
-    if options.emotion.auto or len(options.emotion.labels) > 1:
-        note(WEAK)
-    return VoiceSources(waveform, vocals, separator, folder, options.emotion)
+def read_voice(options: VideoOptions, speech: Tensor) -> Sources:
+    """What a user can get wrong about the voice, before any work; ``speech`` is (S,) at 16 kHz."""
+    vocals = options.vocals
+    sources = Sources(
+        speech,
+        options.emotion,
+        folder=home(options.checkpoint),
+        vocals=None if vocals is None else load_audio(vocals, max_seconds=options.max_seconds),
+        read_mix=partial(_read_mix, options) if options.separate_vocals else None,
+    )
+    for text in check_sources(sources):
+        note(f"Warning: {text}")
+    return sources
 
 
-def encode_voice(
-    sources: VoiceSources, options: VideoOptions, wav2vec2: Path, device: torch.device, config: MemoConfig
-) -> Voice:
+def encode_voice(sources: Sources, wav2vec2: Path, device: torch.device, input_dim: int) -> Voice:
     """The voice's features and emotions; no model stays loaded afterwards."""
-    encoder = load_wav2vec2(wav2vec2, device)
-    check_width(*encoder.shape, config.audio_proj.input_dim, str(wav2vec2))
-    listened = sources.waveform if sources.vocals is None else sources.vocals
-    if sources.separator is not None:
-        listened = separated(options, sources.separator, len(sources.waveform))
-    with share_progress("listening") as report:
-        features = voice_features(listened.to(device), encoder, on_layer=report)
-    num_frames = features.embeddings.shape[0]
-    return Voice(features.embeddings, frame_emotions(sources, num_frames, device), features.num_frames)
+    ears = Ears(load_wav2vec2(wav2vec2, device), device, partial(_emotion_net, device), share_progress)
+    return listen(sources, ears, input_dim, str(wav2vec2))
 
 
-def separated(options: VideoOptions, model: Path, length: int) -> Tensor:
-    """The vocals of the recording, (S,) at 16 kHz."""
-    import numpy as np
-
+def _read_mix(options: VideoOptions) -> Tensor:
+    """The recording in stereo, (2, S) at the separator's rate."""
     limit = None if options.max_seconds is None else round(options.max_seconds * SEPARATION_RATE)
     chunks = list(decode_audio(options.audio, SEPARATION_RATE, channels=2, limit=limit))
     if not chunks:
         raise MediaError(f"expected sound but got none ({options.audio}). Use another recording.")
-    mix = torch.from_numpy(np.concatenate(chunks, axis=1))
-    net, frames, bins = open_net(model)
-    with share_progress("separating vocals") as report:
-        vocals = separate(mix, net, frames=frames, bins=bins, on_done=report)
-    return fit_length(to_speech(vocals, SEPARATION_RATE), length, "vocals")
+    return torch.from_numpy(np.concatenate(chunks, axis=1))
 
 
-def frame_emotions(sources: VoiceSources, num_frames: int, device: torch.device) -> Tensor:
-    """(N,) class numbers, as written down or as heard in the recording."""
-    if not sources.emotion.auto:
-        return sources.emotion.per_frame(num_frames)
-    weights = read_emotion_net(sources.folder)
+def _emotion_net(device: torch.device, weights: EmotionWeights) -> Callable[[Tensor], Tensor]:
     net = EmotionNet(weights.config, weights.sizes, operations=nn)
     net.load_state_dict(weights.state)
     net.to(device).eval()
-    with share_progress("hearing emotions") as report:
-        return hear_emotions(sources.waveform, lambda x: net(x.to(device)), num_frames, on_done=report)
+    return lambda segments: net(segments.to(device))

@@ -7,8 +7,10 @@ picture, and what lies beyond is filled by repeating the border's pixels.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
+from ..files.foreign import shown
 from ..inputs import Box, Crop
 from .images import ImageError
 
@@ -20,15 +22,17 @@ FloatBox = tuple[float, float, float, float]  # left, top, right, bottom
 DEFAULT_MARGIN = 0.5  # of the face's longer side on every side: the face fills half of the crop
 MAX_MARGIN = 3.0
 MIN_FACE = 16  # pixels
+MAX_BOX_TEXT = 100  # letters
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,6}")
 _MAX_SHIFT = 0.5  # of the margin: the face stays near the middle, where the model expects it
 
 
 def parse_box(text: str) -> Box:
     """`left,top,right,bottom` in pixels."""
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")] if len(text) <= MAX_BOX_TEXT else []
     advice = "Give left,top,right,bottom in pixels, such as 400,300,700,640."
-    if len(parts) != 4 or not all(part.lstrip("-").isdecimal() for part in parts):
-        raise ImageError(f"expected four whole numbers but got {text!r} (face box). {advice}")
+    if len(parts) != 4 or not all(map(_WHOLE_NUMBER.fullmatch, parts)):
+        raise ImageError(f"expected four whole numbers but got {shown(text)!r} (face box). {advice}")
     left, top, right, bottom = (int(part) for part in parts)
     if left >= right or top >= bottom:
         raise ImageError(f"expected left < right and top < bottom but got {text} (face box). {advice}")

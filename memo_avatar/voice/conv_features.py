@@ -103,14 +103,15 @@ class ConvFeatures:
             end = min(begin + step, num_outputs)
             output = conv(self.recording.piece(begin * stride, (end - 1) * stride + reach)[None, None])[0]
             moments = torch.var_mean(output, dim=1, correction=0)
-            variance, mean = (moment.to("cpu", torch.float64) for moment in moments)  # MPS has no float64
+            # First to the CPU, then to float64: MPS has none, and `.to` of both at once writes nothing.
+            variance, mean = (moment.cpu().double() for moment in moments)
             count += end - begin
             total = total + (end - begin) * mean
             squares = squares + (end - begin) * (variance + mean.square())
         mean = total / count
         variance = squares / count - mean.square()
         device = self.recording.waveform.device
-        return mean.to(device, torch.float32), variance.to(device, torch.float32)
+        return mean.float().to(device), variance.float().to(device)
 
 
 def _reach_and_stride(convs: Sequence[nn.Conv1d]) -> tuple[int, int]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..timing import FPS, SAMPLE_RATE
+from ..files.foreign import shown
+from ..timing import FPS, MAX_SECONDS, SAMPLE_RATE
 
 # In the order of emotion2vec_plus_large, whose labels MEMO was trained with.
 EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
 AUTO = "auto"
 BATCH = 8  # segments of equal length go through the net together
+MAX_TEXT = 10_000  # letters of a plan: a change every few seconds for hours
 WEAK = "The published preview model follows emotions weakly; the voice and the portrait decide more."
 
 
@@ -31,12 +33,13 @@ class EmotionError(ValueError):
 def parse_emotion(text: str) -> int:
     """A class's name or number -> its number."""
     name = text.strip().lower()
-    if name in EMOTIONS:
-        return EMOTIONS.index(name)
-    if name.isdecimal() and int(name) < len(EMOTIONS):
-        return int(name)
+    for number, emotion in enumerate(EMOTIONS):
+        if name in (emotion, str(number)):
+            return number
     choices = ", ".join(f"{number} {emotion}" for number, emotion in enumerate(EMOTIONS))
-    raise EmotionError(f"expected an emotion but got {text} (emotion). Use a name or number of: {choices}.")
+    raise EmotionError(
+        f"expected an emotion but got {shown(text)} (emotion). Use a name or number of: {choices}."
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class EmotionPlan:
 
 def parse_plan(text: str) -> EmotionPlan:
     """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`."""
+    if len(text) > MAX_TEXT:
+        raise EmotionError(
+            f"expected at most {MAX_TEXT} letters of emotions but got {len(text)} (emotion). Write fewer "
+            "changes."
+        )
     text = text.strip()
     if text.lower() == AUTO:
         return EmotionPlan(auto=True)
@@ -64,21 +72,21 @@ def parse_plan(text: str) -> EmotionPlan:
     parts = [part for part in parts if part]
     if len(parts) == 1 and len(parts[0].split()) == 1:
         return EmotionPlan(((0.0, parse_emotion(parts[0])),))
-    labels = tuple(_parse_label(part, text) for part in parts)
+    labels = tuple(_parse_label(part) for part in parts)
     if not labels:
         raise EmotionError(
             f"expected an emotion but got nothing (emotion). Use one of: {', '.join(EMOTIONS)}, or {AUTO}."
         )
     times = [seconds for seconds, _ in labels]
     if any(later <= earlier for earlier, later in pairwise(times)):
+        given = shown(", ".join(f"{time:g}" for time in times))
         raise EmotionError(
-            f"expected times that rise but got {', '.join(f'{t:g}' for t in times)} (emotion). Write the "
-            "earlier second first, each once."
+            f"expected times that rise but got {given} (emotion). Write the earlier second first, each once."
         )
     return EmotionPlan(labels)
 
 
-def _parse_label(part: str, whole: str) -> tuple[float, int]:
+def _parse_label(part: str) -> tuple[float, int]:
     words = part.replace(":", " ").split()
     try:
         time, name = words
@@ -86,12 +94,21 @@ def _parse_label(part: str, whole: str) -> tuple[float, int]:
     except ValueError:
         seconds = -1.0
         name = ""
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds <= MAX_SECONDS:
         raise EmotionError(
-            f"expected a second and an emotion but got {part!r} in {whole!r} (emotion). Write it like "
-            "0 happy, 3.5 sad."
+            f"expected a second up to {MAX_SECONDS} and an emotion but got {shown(part)!r} (emotion). "
+            "Write it like 0 happy, 3.5 sad."
         )
     return seconds, parse_emotion(name)
+
+
+def describe(labels: Tensor, fps: int = FPS) -> str:
+    """(N,) class numbers of frames -> `0 happy, 3.5 sad`, the seconds at which the emotion changes."""
+    parts, frame = [], 0
+    for number, run in groupby(labels.tolist()):
+        parts.append(f"{frame / fps:.3g} {EMOTIONS[number]}")
+        frame += len(list(run))
+    return ", ".join(parts)
 
 
 def hear_emotions(

@@ -45,8 +45,8 @@ class VoiceEncoder(Protocol):
         ...
 
     @property
-    def num_layers(self) -> int:
-        """L."""
+    def shape(self) -> tuple[int, int]:
+        """(L, D)."""
         ...
 
     def feature_projection(self, features: Tensor) -> Tensor:
@@ -135,11 +135,12 @@ def _states(encoder: VoiceEncoder, features: Tensor, margin: int, on_layer: OnLa
     """(1, N, C) conv features -> (margin + N + margin, L, D) on the CPU, written layer by layer."""
     hidden_states = encoder.feature_projection(features)  # (1, N, C) -> (1, N, D)
     _, num_frames, width = hidden_states.shape
-    states = torch.empty(num_frames + 2 * margin, encoder.num_layers, width)
+    num_layers = encoder.shape[0]
+    states = torch.empty(num_frames + 2 * margin, num_layers, width)
     inside = states[margin : margin + num_frames]
     for index, state in enumerate(encoder.encoder(hidden_states)):
         if index > 0:  # the first is the first layer's input
-            inside[:, index - 1] = state[0].to("cpu", torch.float32)
+            inside[:, index - 1] = state[0].cpu().float()
         if on_layer is not None:
-            on_layer(index / encoder.num_layers)
+            on_layer(index / num_layers)
     return states

@@ -6,7 +6,9 @@ that a file and a tensor give the same numbers. Shapes: C channels, S samples.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import av
 import numpy as np
@@ -14,10 +16,9 @@ import torch
 from av import AudioFrame, AudioResampler
 from torch import Tensor
 
-from ..timing import SAMPLE_RATE
+from ..timing import MAX_SECONDS, SAMPLE_RATE
 
 MIN_SECONDS = 0.1
-MAX_SECONDS = 36_000  # ten hours, 2.3 GB at 16 kHz: longer is a mistake, or a file that was made to exhaust
 MIN_RATE, MAX_RATE = 1_000, 768_000  # samples per second
 MAX_CHANNELS = 16
 MAX_MISFIT = 0.5  # seconds by which vocals may be shorter or longer than their recording
@@ -74,6 +75,47 @@ def check_finite(samples: Tensor, where: object) -> None:
         raise MediaError(
             f"expected finite samples but got NaN or infinity ({where}). Export the recording again."
         )
+
+
+def read_audio(value: Any, what: str) -> tuple[Tensor, int]:
+    """What may arrive as sound, ``waveform`` and ``sample_rate`` in a mapping -> (C, S) samples, their rate.
+
+    Taken as meant: (S,), (C, S) and the first of (B, C, S); a tensor on any device, an array or a list, of
+    floats or of whole numbers, whose full scale becomes 1. Anything else is told in one line.
+    """
+    try:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        samples = torch.as_tensor(value["waveform"]).detach().cpu()
+        sample_rate = float(value["sample_rate"])
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise MediaError(
+            f"expected sound, a waveform and its sample rate, but got {type(value).__name__} ({what}). "
+            "Connect Load Audio or another node's audio."
+        ) from error
+    shape = tuple(samples.shape)
+    if samples.ndim == 3 and shape[0]:
+        samples = samples[0]
+    elif samples.ndim == 1:
+        samples = samples[None]
+    if samples.ndim != 2 or samples.is_complex() or samples.dtype == torch.bool:
+        kind = str(samples.dtype).removeprefix("torch.")
+        raise MediaError(
+            f"expected a waveform of shape (1, channels, samples) but got {shape} of {kind} ({what}). "
+            "Connect Load Audio or another node's audio."
+        )
+    check_channels(samples.shape[0], what)
+    check_rate(sample_rate, what)
+    return _full_scale(samples), round(sample_rate)
+
+
+def _full_scale(samples: Tensor) -> Tensor:
+    """Any real dtype -> float32 with 1 as full scale."""
+    if samples.is_floating_point():
+        return samples.float()
+    bits = torch.iinfo(samples.dtype).bits
+    middle = 0 if samples.dtype.is_signed else 2 ** (bits - 1)
+    return (samples.double() - middle).float() / 2 ** (bits - 1)
 
 
 def is_silent(samples: Tensor) -> bool:

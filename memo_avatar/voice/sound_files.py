@@ -17,9 +17,8 @@ from av import AudioFrame, AudioResampler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..timing import SAMPLE_RATE
+from ..timing import MAX_SECONDS, SAMPLE_RATE
 from .sound import (
-    MAX_SECONDS,
     MediaError,
     check_channels,
     check_finite,

@@ -9,6 +9,7 @@ onnxruntime alone does it, optional, and imported when separation is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,21 @@ OVERLAP = 0.25  # of neighbouring chunks, audio-separator's default
 PEAK = 0.9  # louder mixes are scaled down to this, audio-separator's default
 SILENT_BINS = 3  # lowest frequencies that are taken out
 
-Net = Callable[[Tensor], Tensor]
-"""(1, 4, bins, frames) spectrogram of both channels' real and imaginary parts -> that of the vocals."""
+
+@dataclass(frozen=True)
+class VocalNet:
+    """``run`` takes the (1, 4, bins, frames) spectrogram of both channels' real and imaginary parts and gives
+    that of the vocals; ``n_fft`` is the transform's length.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    frames: int
+    bins: int
+    n_fft: int = N_FFT
 
 
-def separate_vocals(mix: Tensor, model: Path, on_done: Callable[[float], None] | None = None) -> Tensor:
-    """(2, S) at 44.1 kHz -> the vocals (2, S)."""
-    net, frames, bins = open_net(model)
-    return separate(mix, net, frames=frames, bins=bins, on_done=on_done)
-
-
-def open_net(model: Path) -> tuple[Net, int, int]:
-    """The net, and the frames and bins that it wants."""
+def open_net(model: Path) -> VocalNet:
+    """The net of an ONNX file."""
     if not model.is_file():
         raise MediaError(
             f"expected the vocal separator but got no such file ({model}). Run `python teacache_memo.py "
@@ -70,22 +74,14 @@ def open_net(model: Path) -> tuple[Net, int, int]:
     def run(spectrogram: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {node.name: spectrogram.numpy()})[0])
 
-    return run, frames, bins
+    return VocalNet(run, frames, bins)
 
 
-def separate(
-    mix: Tensor,
-    net: Net,
-    *,
-    frames: int,
-    bins: int,
-    n_fft: int = N_FFT,
-    on_done: Callable[[float], None] | None = None,
-) -> Tensor:
-    """(2, S) -> (2, S): what audio-separator's MDX architecture computes, chunk by chunk."""
+def separate(mix: Tensor, net: VocalNet, on_done: Callable[[float], None] | None = None) -> Tensor:
+    """(2, S) at 44.1 kHz -> the vocals (2, S), as audio-separator's MDX architecture computes them."""
     peak = float(mix.abs().max())
     scaled = mix * (PEAK / peak) if peak > PEAK else mix
-    chunk, trim, length = HOP * (frames - 1), n_fft // 2, mix.shape[-1]
+    chunk, trim, length = HOP * (net.frames - 1), net.n_fft // 2, mix.shape[-1]
     inner = chunk - 2 * trim
     padded = F.pad(scaled, (trim, inner + trim - length % inner))
     total = padded.shape[-1]
@@ -93,7 +89,7 @@ def separate(
     for start in range(0, total, int((1 - OVERLAP) * chunk)):
         stop = min(start + chunk, total)
         piece = F.pad(padded[:, start:stop], (0, chunk - (stop - start)))
-        vocals = _through_net(piece, net, bins, n_fft)[:, : stop - start]
+        vocals = _through_net(piece, net)[:, : stop - start]
         window = torch.hann_window(stop - start, periodic=False)
         sums[:, start:stop] += vocals * window
         weights[start:stop] += window
@@ -102,12 +98,13 @@ def separate(
     return (sums / weights)[:, trim : trim + length] * peak
 
 
-def _through_net(piece: Tensor, net: Net, bins: int, n_fft: int) -> Tensor:
+def _through_net(piece: Tensor, net: VocalNet) -> Tensor:
     """(2, chunk) -> (2, chunk)."""
+    n_fft, bins = net.n_fft, net.bins
     window = torch.hann_window(n_fft)
     spectrum = torch.stft(piece, n_fft, HOP, window=window, return_complex=True)  # (2, n_fft/2 + 1, frames)
     parts = torch.view_as_real(spectrum).permute(0, 3, 1, 2)[:, :, :bins].flatten(0, 1)[None].contiguous()
     parts[:, :, :SILENT_BINS] = 0
-    parts = net(parts)[0].unflatten(0, (2, 2))  # (1, 4, bins, frames) -> (2, 2, bins, frames)
+    parts = net.run(parts)[0].unflatten(0, (2, 2))  # (1, 4, bins, frames) -> (2, 2, bins, frames)
     parts = F.pad(parts, (0, 0, 0, n_fft // 2 + 1 - bins)).permute(0, 2, 3, 1).contiguous()
     return torch.istft(torch.view_as_complex(parts), n_fft, HOP, window=window)

@@ -157,13 +157,9 @@ class Wav2Vec2(nn.Module):
         return list(self.feature_extractor.conv_layers)
 
     @property
-    def num_layers(self) -> int:
-        return len(self.encoder.layers)
-
-    @property
     def shape(self) -> tuple[int, int]:
         """(L, D): layers and hidden size of the states."""
-        return self.num_layers, self.feature_projection.projection.out_features
+        return len(self.encoder.layers), self.feature_projection.projection.out_features
 
 
 def check_base_kind(config: Mapping[str, Any], where: object) -> None:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
+import folder_paths
 import torch
+from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
 from torch import Tensor
 
-from ...memo_avatar.checkpoint.companions import home
-from ...memo_avatar.files.published_models import SEPARATOR
 from ...memo_avatar.voice.emotion2vec import EmotionNet
-from ...memo_avatar.voice.emotion_files import read_emotion_net
-from ...memo_avatar.voice.emotions import hear_emotions
+from ...memo_avatar.voice.emotion_files import EmotionWeights
 from ...memo_avatar.voice.features import VoiceEncoder
-from ...memo_avatar.voice.sound import MediaError, resample, to_speech, to_stereo
-from ...memo_avatar.voice.vocals import SEPARATION_RATE, separate_vocals
+from ...memo_avatar.voice.listen import Ears
+from ...memo_avatar.voice.sound import MAX_SECONDS, MIN_SECONDS, MediaError, check_finite, read_audio
 from .memory import auxiliary_patcher, load
 from .sockets import MemoNets
 
 STEPS = 1000  # of the progress bar
+ENCODERS = "audio_encoders"  # the host's folder of them, in which wav2vec2-base is looked for, too
 
 
 class HostAudioEncoder:
@@ -31,57 +32,79 @@ class HostAudioEncoder:
     def __init__(self, net: Any) -> None:
         self.conv_layers = net.feature_extractor.conv_layers
         self.feature_projection = net.feature_projection
-        self.num_layers = len(net.encoder.layers)
+        self.shape = len(net.encoder.layers), net.feature_projection.projection.out_features
         self.net = net
 
     def encoder(self, hidden_states: Tensor) -> Iterable[Tensor]:
         return self.net.encoder(hidden_states)[1]
 
 
-class ShareProgress:
-    """Called with the share that is done, 0 to 1; moves the node's bar and stops where the user asked."""
+@contextmanager
+def share_progress(_description: str) -> Iterator[Callable[[float], None]]:
+    """The node's bar: takes the share that is done, 0 to 1, and stops where the user asked."""
+    bar = comfy.utils.ProgressBar(STEPS)
 
-    def __init__(self) -> None:
-        self.bar = comfy.utils.ProgressBar(STEPS)
-
-    def __call__(self, share: float) -> None:
+    def report(share: float) -> None:
         management.throw_exception_if_processing_interrupted()
-        self.bar.update_absolute(round(STEPS * share), STEPS)
+        bar.update_absolute(round(STEPS * share), STEPS)
+
+    yield report
 
 
-def load_encoder(memo: MemoNets, audio_encoder: Any) -> tuple[VoiceEncoder, torch.device]:
-    """The encoder to use, loaded, and its device."""
-    patcher = memo.wav2vec2 if audio_encoder is None else audio_encoder.patcher
-    if patcher is None:
-        raise MediaError(
-            f"expected a wav2vec2 but got neither a connected one nor one of the checkpoint ({memo.path}). "
-            "Connect Load Audio Encoder with wav2vec2-base-960h, or put its folder beside the checkpoint "
-            "as wav2vec2."
-        )
-    load([patcher])
-    net = patcher.model
+def make_ears(memo: MemoNets, audio_encoder: Any) -> Ears:
+    """The connected encoder, loaded; else the checkpoint's own, else one of the host's folder."""
+    given = audio_encoder
+    if given is None and memo.wav2vec2 is None:
+        given = _found_encoder(memo)
+    patcher: Any = memo.wav2vec2 if given is None else getattr(given, "patcher", None)
+    net: Any = getattr(patcher, "model", None)
     if not all(hasattr(net, name) for name in ("feature_extractor", "feature_projection", "encoder")):
         raise MediaError(
-            f"expected a wav2vec2 but got {type(net).__name__} (audio_encoder). Use wav2vec2-base-960h."
+            f"expected a wav2vec2 but got {type(net or given).__name__} (audio_encoder). "
+            "Use wav2vec2-base-960h."
         )
-    return (net if audio_encoder is None else HostAudioEncoder(net)), patcher.load_device
-
-
-def heard_emotions(memo: MemoNets, speech: Tensor, num_frames: int) -> Tensor:
-    """(N,) class numbers, by emotion2vec and MEMO's classifier on the host's device."""
-    weights = read_emotion_net(home(memo.path))
-    build = partial(EmotionNet, weights.config, weights.sizes)
-    patcher = auxiliary_patcher(build, weights.state, torch.float32)
     load([patcher])
-    return hear_emotions(
-        speech, lambda x: patcher.model(x.to(patcher.load_device)), num_frames, on_done=ShareProgress()
+    encoder: VoiceEncoder = net if given is None else HostAudioEncoder(net)
+    return Ears(encoder, patcher.load_device, _run_emotion_net, share_progress)
+
+
+def _found_encoder(memo: MemoNets) -> Any:
+    """wav2vec2-base from models/audio_encoders, as Load Audio Encoder would load it."""
+    for name in folder_paths.get_filename_list(ENCODERS):
+        words = name.lower()
+        if "wav2vec2" in words and "base" in words and words.endswith(".safetensors"):
+            path = folder_paths.get_full_path_or_raise(ENCODERS, name)
+            return load_audio_encoder_from_sd(comfy.utils.load_torch_file(path, safe_load=True))
+    raise MediaError(
+        f"expected a wav2vec2 but got neither a connected one nor one of the checkpoint ({memo.path.name}). "
+        "Put wav2vec2-base-960h into models/audio_encoders, or its folder beside the checkpoint as wav2vec2."
     )
 
 
-def separated_vocals(memo: MemoNets, waveform: Tensor, sample_rate: int) -> Tensor:
-    """(C, T) -> the vocals, (S,) at 16 kHz."""
-    stereo = to_stereo(waveform.cpu().float())
-    if sample_rate != SEPARATION_RATE:
-        stereo = resample(stereo, sample_rate, SEPARATION_RATE)
-    vocals = separate_vocals(stereo, home(memo.path) / SEPARATOR, on_done=ShareProgress())
-    return to_speech(vocals, SEPARATION_RATE)
+def _run_emotion_net(weights: EmotionWeights) -> Callable[[Tensor], Tensor]:
+    build = partial(EmotionNet, weights.config, weights.sizes)
+    patcher = auxiliary_patcher(build, weights.state, torch.float32)
+    load([patcher])
+    return lambda segments: patcher.model(segments.to(patcher.load_device))
+
+
+def cut_audio(audio: Any, start: float, duration: float, what: str) -> tuple[Tensor, int]:
+    """AUDIO -> (C, S) from ``start``, ``duration`` seconds long or up to the end, and the sample rate."""
+    for name, seconds in (("start", start), ("duration", duration)):
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise MediaError(
+                f"expected 0 to {MAX_SECONDS} seconds but got {seconds:g} ({name}). Give a second of the "
+                "recording."
+            )
+    samples, sample_rate = read_audio(audio, what)
+    first = round(start * sample_rate)
+    stop = first + round(duration * sample_rate) if duration else samples.shape[-1]
+    part = samples[:, first:stop]
+    seconds, whole = (length / sample_rate for length in (part.shape[-1], samples.shape[-1]))
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise MediaError(
+            f"expected {MIN_SECONDS} to {MAX_SECONDS} s of sound but got {seconds:.3g} s of {whole:.3g} s "
+            f"({what}, start {start:g} s, duration {duration:g} s). Choose another part or recording."
+        )
+    check_finite(part, what)
+    return part, sample_rate

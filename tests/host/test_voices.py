@@ -39,6 +39,16 @@ def test_vocals(inside: dict[str, Any]) -> None:
     assert found["no model"].startswith("expected the vocal separator but got no such file")
 
 
+def test_the_hosts_folder_of_audio_encoders_is_looked_in(inside: dict[str, Any]) -> None:
+    found = value(inside, "encoder_of_the_hosts_folder")
+    assert found["none"].startswith("expected a wav2vec2 but got neither a connected one nor one of the")
+    assert "models/audio_encoders" in found["none"] and found["opened"] == "wav2vec2-base-960h.safetensors"
+
+
+def test_a_voice_in_the_centre_of_five_channels_is_in_the_video(inside: dict[str, Any]) -> None:
+    assert 0.2 < value(inside, "surround")["peak"] < 0.3
+
+
 def test_long_voices_come_in_windows(inside: dict[str, Any]) -> None:
     found = value(inside, "long_voices")
     assert found["kind"] == "StoredStates"
@@ -49,16 +59,29 @@ def test_long_voices_come_in_windows(inside: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("one sample", "expected at least 0.1 s of sound but got 6.25e-05 s"),
-        ("no sample", "expected at least 0.1 s of sound but got 0 s"),
+        ("one sample", "expected 0.1 to 36000 s of sound but got 6.25e-05 s"),
+        ("no sample", "expected 0.1 to 36000 s of sound but got 0 s"),
         ("NaN", "expected finite samples but got NaN or infinity (audio)"),
-        ("beyond the end", "expected at least 0.1 s of sound but got 0 s of 2 s (audio, start 9 s"),
+        ("beyond the end", "expected 0.1 to 36000 s of sound but got 0 s of 2 s (audio, start 9 s"),
         ("silence", "none"),
         ("8 kHz", "none"),
         ("192 kHz", "none"),
         ("5.1", "none"),
         ("clipped", "none"),
         ("batch", "none"),
+        ("eight channels", "none"),
+        ("no batch", "none"),
+        ("16 bit", "none"),
+        ("1 Hz", "expected 1000 to 768000 samples a second but got 1 (audio)"),
+        ("17 channels", "expected 1 to 16 channels of sound but got 17 (audio)"),
+        ("no sound", "expected sound, a waveform and its sample rate, but got Tensor (audio)"),
+        (
+            "a hundredth of a second",
+            "expected 0.1 to 36000 s of sound but got 0.01 s of 2 s (audio",
+        ),
+        ("NaN start", "expected 0 to 36000 seconds but got nan (start)"),
+        ("no time", "expected 0 to 36000 seconds but got inf (duration)"),
+        ("both vocals", "expected vocals or their separation but got both (vocals)"),
     ],
 )
 def test_odd_sounds(inside: dict[str, Any], name: str, text: str) -> None:

@@ -1,7 +1,6 @@
 """The command's voice options on a tiny model: vocals, emotions over time and as heard."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +10,12 @@ from memo_avatar.files.config_json import WEIGHTS_NAME
 from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.files.published_models import CLASSIFIER, CONVERTED, SEPARATOR
 from memo_avatar.inputs import Voice
+from memo_avatar.voice import listen
 from memo_avatar.voice.emotion_files import read_emotion_net
 from memo_avatar.voice.emotions import EMOTIONS, EmotionError
 from memo_avatar.voice.sound import MediaError
-from standalone import voice as voice_module
-from standalone.arguments import CommandError, parse_video
+from memo_avatar.voice.vocals import VocalNet
+from standalone.arguments import parse_video
 from standalone.voice import encode_voice, read_voice
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
 from tests.helpers.reference.vocal_reference import BINS, FRAMES, net
@@ -36,8 +36,7 @@ class Case:
         fixed = ["--image", "p.png", "--audio", str(self.audio), "--output", "v.mp4"]
         options = parse_video([*fixed, "--checkpoint", str(self.folder), *extra])
         sources = read_voice(options, self.waveform)
-        config = SimpleNamespace(audio_proj=SimpleNamespace(input_dim=5 * 2 * 16))
-        return encode_voice(sources, options, self.wav2vec2, torch.device("cpu"), config)  # pyright: ignore
+        return encode_voice(sources, self.wav2vec2, torch.device("cpu"), input_dim=5 * 2 * 16)
 
     def add_emotion_models(self, golden: Path) -> None:
         """A random emotion2vec and classifier where the table has them."""
@@ -115,7 +114,7 @@ def test_vocals_are_heard_instead(case: Case) -> None:
 def test_silent_vocals_are_told(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     quiet = write_sound(case.folder / "quiet.wav", tone(2.0) * 0)
     case.encode("--vocals", str(quiet))
-    assert f"Warning: {quiet} is silent" in capsys.readouterr().err
+    assert "Warning: Silence in the vocals: the mouth will hardly move." in capsys.readouterr().err
 
 
 def test_vocals_that_do_not_fit(case: Case) -> None:
@@ -124,18 +123,18 @@ def test_vocals_that_do_not_fit(case: Case) -> None:
         MediaError, match=r"expected vocals of 2\.00 s, as long as the voice, but got 1\.00 s"
     ):
         case.encode("--vocals", str(short))
-    with pytest.raises(CommandError, match="expected --vocals or --separate-vocals but got both"):
+    with pytest.raises(MediaError, match="expected vocals or their separation but got both"):
         case.encode("--vocals", str(short), "--separate-vocals")
 
 
 def test_separation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def open_small(model: Path) -> object:
+    def open_small(model: Path) -> VocalNet:
         opened.append(model)
-        return net, 64, BINS
+        return VocalNet(net, 64, BINS)
 
-    monkeypatch.setattr(voice_module, "open_net", open_small)
+    monkeypatch.setattr(listen, "open_net", open_small)
     voice = case.encode("--separate-vocals")
     assert set(opened) == {case.folder / SEPARATOR} and FRAMES < 64
     assert voice.num_frames == 60 and torch.isfinite(voice.audio_embeddings).all()

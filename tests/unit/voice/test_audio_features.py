@@ -113,7 +113,7 @@ def test_equals_transformers(tmp_path: Path) -> None:
     at_frames = ConvFeatures(ours.conv_layers, recording).at_frames(0, frames, frames)
     torch.testing.assert_close(at_frames, features.transpose(1, 2), rtol=1e-5, atol=1e-5)
     states = list(ours.encoder(ours.feature_projection(at_frames)))
-    assert len(states) == ours.num_layers + 1
+    assert len(states) == ours.shape[0] + 1
     torch.testing.assert_close(states[-1], expected.last_hidden_state, rtol=1e-5, atol=1e-5)
 
 

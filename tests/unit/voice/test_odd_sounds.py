@@ -211,21 +211,27 @@ def test_emotions_that_work(text: str, plan: EmotionPlan) -> None:
         (" , ;", "expected an emotion but got nothing"),
         ("bored", r"expected an emotion but got bored \(emotion\)\. Use a name or number of: 0 angry"),
         ("9", "expected an emotion but got 9"),
-        ("happy sad", "expected a second and an emotion but got 'happy sad'"),
-        ("happy 3", "expected a second and an emotion but got 'happy 3'"),
-        ("-1 happy", "expected a second and an emotion but got '-1 happy'"),
-        ("nan happy", "expected a second and an emotion but got 'nan happy'"),
-        ("inf happy", "expected a second and an emotion but got 'inf happy'"),
-        ("0 happy 3 sad", "expected a second and an emotion but got '0 happy 3 sad'"),
-        ("0 happy, 2", "expected a second and an emotion but got '2'"),
+        ("happy sad", "expected a second up to 36000 and an emotion but got 'happy sad'"),
+        ("happy 3", "expected a second up to 36000 and an emotion but got 'happy 3'"),
+        ("-1 happy", "expected a second up to 36000 and an emotion but got '-1 happy'"),
+        ("nan happy", "expected a second up to 36000 and an emotion but got 'nan happy'"),
+        ("inf happy", "expected a second up to 36000 and an emotion but got 'inf happy'"),
+        ("0 happy 3 sad", "expected a second up to 36000 and an emotion but got '0 happy 3 sad'"),
+        ("0 happy, 2", "expected a second up to 36000 and an emotion but got '2'"),
         ("3 happy, 1 sad", "expected times that rise but got 3, 1"),
         ("1 happy, 1 sad", "expected times that rise but got 1, 1"),
         ("0 happy, 1 auto", "expected an emotion but got auto"),
+        ("1e308 happy", "expected a second up to 36000 and an emotion but got '1e308 happy'"),
+        ("9" * 5_000, r"expected an emotion but got 9{60,200}\.\.\. \(emotion\)"),
+        ("9" * 5_000 + " happy", r"expected a second up to 36000 and an emotion but got '9{60,200}\.\.\.'"),
+        ("0 happy, " * 10**6, "expected at most 10000 letters of emotions but got 9000000"),
+        ("\x1b[2J", r"expected an emotion but got \\x1b\[2J"),
     ],
 )
 def test_emotions_that_do_not(text: str, message: str) -> None:
-    with pytest.raises(EmotionError, match=message):
+    with pytest.raises(EmotionError, match=message) as caught:
         parse_plan(text)
+    assert len(str(caught.value)) < 400
 
 
 def test_an_emotion_after_the_end_changes_nothing() -> None:

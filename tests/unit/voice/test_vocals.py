@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from memo_avatar.voice.sound import MediaError, fit_length
-from memo_avatar.voice.vocals import open_net, separate, separate_vocals
+from memo_avatar.voice.vocals import VocalNet, open_net, separate
 from tests.helpers.reference.vocal_reference import BINS, FRAMES, N_FFT, STRIDE, mix, net
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @torch.inference_mode()
 def test_equals_audio_separator(goldens: Path) -> None:
     expected = load_file(goldens / "vocals" / "golden.safetensors")["vocals"]
-    found = separate(mix(), net, frames=FRAMES, bins=BINS, n_fft=N_FFT)
+    found = separate(mix(), VocalNet(net, FRAMES, BINS, N_FFT))
     assert found.shape == mix().shape
     assert (found[:, ::STRIDE] - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -43,7 +43,7 @@ def test_equals_the_installed_audio_separator_through_onnxruntime(tmp_path: Path
 @torch.inference_mode()
 def test_a_net_that_changes_nothing_gives_the_mix_back() -> None:
     sound = mix(0.7) * 0.5  # below the peak that is scaled
-    found = separate(sound, lambda x: x, frames=FRAMES, bins=N_FFT // 2 + 1, n_fft=N_FFT)
+    found = separate(sound, VocalNet(lambda x: x, FRAMES, N_FFT // 2 + 1, N_FFT))
     peak = sound.abs().max()  # upstream's library multiplies by it, also where nothing was scaled
     relative = (found / peak - sound).norm() / sound.norm()
     assert relative < 0.01  # what the three lowest bins held
@@ -51,7 +51,7 @@ def test_a_net_that_changes_nothing_gives_the_mix_back() -> None:
 
 def test_progress_rises_to_the_end() -> None:
     seen: list[float] = []
-    separate(mix(0.7), net, frames=FRAMES, bins=BINS, n_fft=N_FFT, on_done=seen.append)
+    separate(mix(0.7), VocalNet(net, FRAMES, BINS, N_FFT), on_done=seen.append)
     assert seen == sorted(seen) and seen[-1] == 1
 
 
@@ -59,7 +59,7 @@ def test_without_the_file(tmp_path: Path) -> None:
     with pytest.raises(
         MediaError, match=r"expected the vocal separator but got no such file .*models download"
     ):
-        separate_vocals(mix(), tmp_path / "Kim_Vocal_2.onnx")
+        open_net(tmp_path / "Kim_Vocal_2.onnx")
 
 
 def test_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
