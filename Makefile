@@ -6,17 +6,16 @@
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
-TORCH ?= torch==2.13.0
+TORCH ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?= --quick
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
-# Python compiles what it imports; compiling everything at installation would take longer than the demo.
-PIP_INSTALL := $(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --no-compile
 CAN_RENDER := $(VENV)/.can-render
 CAN_TEST := $(VENV)/.can-test
+SETUP = "$(PYTHON)" teacache_memo.py setup $(if $(TORCH),--torch "$(TORCH)")
 
 # $(call timed,name,command): runs the command and prints how long it took, also when it fails.
 define timed
@@ -24,7 +23,7 @@ define timed
 	echo "$(1): $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: demo test check parity host browser bench locales fix setup clean
+.PHONY: demo test check parity host browser bench locales fix setup clean python
 .DEFAULT_GOAL := test
 
 demo: $(CAN_RENDER)
@@ -67,19 +66,14 @@ clean:
 
 # --- set-up: the stamps are newer than pyproject.toml when .venv holds what it asks for ---
 
-$(CAN_RENDER): pyproject.toml
-	@test -n "$(PYTHON)" || { \
-	echo "Python 3.10 or newer was expected but none was found on PATH. Run: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	echo "Python 3.10 or newer was expected but got $$("$(PYTHON)" --version 2>&1) ($(PYTHON)). Run: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
-	@"$(VENV_PYTHON)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	@echo "Setting up .venv for rendering ($(TORCH)): a few minutes the first time"
-	$(call timed,set-up for rendering,$(PIP_INSTALL) "$(TORCH)" -e ".[standalone]")
+$(CAN_RENDER): pyproject.toml | python
+	@$(SETUP)
 	@touch $@
 
-$(CAN_TEST): $(CAN_RENDER)
-	@echo "Adding the test tools to .venv"
-	$(call timed,set-up for testing,$(PIP_INSTALL) -e ".[standalone$(comma)dev]")
-	@touch $@
+$(CAN_TEST): pyproject.toml | python
+	@$(SETUP) --tests
+	@touch $(CAN_RENDER) $@
 
-comma := ,
+python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer was expected but none was found on PATH." \
+	"Run: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }

@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), FAILED)
     except ModuleNotFoundError as error:
         return _fail(
-            f"expected the package {error.name} but it is not installed. "
-            "Run: python -m pip install -e '.[standalone]'",
+            f"expected the package {error.name} but it is not installed. Run: python teacache_memo.py setup",
             BAD_INPUT,
         )
     except (MemoryError, torch.OutOfMemoryError) as error:

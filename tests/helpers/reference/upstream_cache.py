@@ -3,20 +3,29 @@
     python tests/helpers/reference/upstream_cache.py UPSTREAM CASE OUT.json
 
 UPSTREAM is a checkout of memoavatar/memo, CASE a golden case. Writes what was found as JSON; the assertions
-are in tests/parity/test_upstream_cache.py. xformers is replaced by a stand-in that is never called:
-upstream's memory processor is pure torch, only its switch asks for xformers.
+are in tests/parity/test_upstream_cache.py.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from upstream import (
+    WEIGHTS,
+    clip_span,
+    import_upstream,
+    load_autoencoder,
+    load_weights,
+    make_pipeline,
+    read_config,
+    run_clip,
+    unets,
+)
 
 STEPS = 6
 SHORT, LONG = 2, 3  # clips
@@ -24,50 +33,24 @@ THRESHOLD = 0.5
 SEED = 7
 
 
-def import_upstream(checkout: Path) -> None:
-    """Make `memo` importable without xformers."""
-    import diffusers.utils.import_utils  # noqa: F401 - looks for the real xformers, so it comes first
-
-    stand_in, ops = types.ModuleType("xformers"), types.ModuleType("xformers.ops")
-    stand_in.ops = ops  # type: ignore[attr-defined]
-    sys.modules.update({"xformers": stand_in, "xformers.ops": ops})
-    sys.path.insert(0, str(checkout))
-
-
 def load_pipeline(case: Path) -> tuple[Any, Any]:
     """Upstream's pipeline and audio projection on the case's weights, float32 on the CPU."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-    from memo.models.attention_processor import MemoryLinearAttnProcessor
     from memo.models.audio_proj import AudioProjModel
     from memo.models.image_proj import ImageProjModel
-    from memo.models.unet_2d_condition import UNet2DConditionModel
-    from memo.models.unet_3d import UNet3DConditionModel
-    from memo.pipelines.video_pipeline import VideoPipeline
 
     folder = case / "checkpoint"
-    nets: dict[str, Any] = {}
-    for name, kind in (("reference_net", UNet2DConditionModel), ("diffusion_net", UNet3DConditionModel)):
-        nets[name] = kind.from_config(json.loads((folder / name / "config.json").read_text()))
-    image = load_file(folder / "image_proj" / "diffusion_pytorch_model.safetensors")
+    nets = unets({name: read_config(folder / name) for name in ("reference_net", "diffusion_net")})
+    image = load_file(folder / "image_proj" / WEIGHTS)
     width = image["norm.weight"].shape[0]
     nets["image_proj"] = ImageProjModel(width, 512, image["proj.weight"].shape[0] // width)
-    audio = load_file(folder / "audio_proj" / "diffusion_pytorch_model.safetensors")
+    audio = load_file(folder / "audio_proj" / WEIGHTS)
     window, blocks, channels = load_file(case / "golden.safetensors")["audio_emb"].shape[1:]
     hidden, width = audio["proj2.weight"].shape[0], audio["norm.weight"].shape[0]
     tokens = audio["proj3.weight"].shape[0] // width
-    nets["audio_proj"] = AudioProjModel(window, blocks, channels, hidden, width, tokens)
-    nets["vae"] = AutoencoderKL.from_config(json.loads((folder / "vae" / "config.json").read_text()))
-    for name, net in nets.items():
-        weights = load_file(folder / name / "diffusion_pytorch_model.safetensors")
-        net.load_state_dict({key: value.float() for key, value in weights.items()})
-        net.eval().requires_grad_(False)
-    for module in nets["diffusion_net"].modules():
-        if getattr(module, "attention_mode", None) == "Temporal":
-            module.set_processor(MemoryLinearAttnProcessor())
-    audio_proj = nets.pop("audio_proj")
-    pipeline = VideoPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **nets)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline, audio_proj
+    audio_proj = AudioProjModel(window, blocks, channels, hidden, width, tokens).eval()
+    for name, net in (*nets.items(), ("audio_proj", audio_proj)):
+        load_weights(net, folder / name)
+    return make_pipeline(nets | {"vae": load_autoencoder(folder / "vae")}), audio_proj
 
 
 def memory_of(net: Any) -> list[torch.Tensor]:
@@ -86,7 +69,7 @@ class Video:
 
     def __init__(self, case: Path, pipeline: Any, audio_proj: Any) -> None:
         self.golden = load_file(case / "golden.safetensors")
-        self.info = json.loads((case / "run.json").read_text())
+        self.info = json.loads((case / "run.json").read_text()) | {"num_inference_steps": STEPS}
         self.pipeline, self.audio_proj = pipeline, audio_proj
 
     def run(
@@ -104,29 +87,10 @@ class Video:
         return frames, memories, calls[0]
 
     def clip(self, index: int, past: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
-        info, golden = self.info, self.golden
-        image, length = golden["pixel_values"], info["frames_per_clip"]
-        frames = image.repeat(info["past_frames"], 1, 1, 1)
-        if past is not None:
-            frames = past[0].permute(1, 0, 2, 3)[-info["past_frames"] :] * 2.0 - 1.0
-        span = torch.arange(index * length, (index + 1) * length) % golden["audio_emb"].shape[0]
+        span = clip_span(self.golden, self.info, index)
         with torch.no_grad():
-            audio = self.audio_proj(golden["audio_emb"][span][None])
-        height, width = info["resolution"]
-        return self.pipeline(
-            ref_image=torch.cat([image, frames])[None],
-            face_emb=golden["face_emb"],
-            audio_tensor=audio,
-            audio_emotion=golden["audio_emotion"][span],
-            emotion_class_num=info["null_emotion"],
-            width=width,
-            height=height,
-            video_length=length,
-            num_inference_steps=STEPS,
-            guidance_scale=info["guidance_scale"],
-            generator=generator,
-            is_new_audio=index == 0,
-        ).videos
+            tokens = self.audio_proj(self.golden["audio_emb"][span][None])
+        return run_clip(self.pipeline, tokens, self.golden, self.info, index, past, generator)
 
 
 def find_out(case: Path) -> dict[str, Any]:

@@ -1,30 +1,19 @@
 """The documents exist, and what they point at exists."""
 
 import re
-import subprocess
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.checkout import ROOT, tracked_files
+
 REQUIRED = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".ci/run")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)|(?:src|href)=\"([^\"]+)\"")
 CODE_PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*\w\.(?:py|md|json|toml|png|jpg|wav|mp4|gif))`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # A path of the machine something was written on means nothing to a reader. (This must not match itself.)
 MACHINE_PATH = re.compile(r"(?<![\w./])/(?:wor[k]|roo[t]|home/[a-z]+|far[m])/|bash_job[s]")
-
-
-@cache
-def tracked_files() -> tuple[Path, ...]:
-    """Every file git tracks, or every file there is where this is no checkout (a downloaded archive)."""
-    command = ["git", "ls-files", "-z"]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listing.returncode:
-        return tuple(p for p in ROOT.rglob("*") if p.is_file() and not {".venv", "out"} & {*p.parts})
-    return tuple(p for name in listing.stdout.split("\0") if name and (p := ROOT / name).is_file())
 
 
 def documents() -> list[Path]:
