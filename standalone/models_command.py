@@ -66,8 +66,11 @@ def models(options: ModelsOptions) -> int:
     groups = tuple(options.groups) or REQUIRED
     try:
         for file in model_table.missing(options.folder, groups):
+            target = options.folder / file.path
             with byte_progress(file.path) as progress:
-                download(file.url, options.folder / file.path, sha256=file.sha256, on_bytes=progress)
+                download(file.url, target, most=file.most, sha256=file.sha256, on_bytes=progress)
+            if not file.sha256:
+                print(f"{file.path}: no checksum of it is published; its size alone was checked.")
     except DownloadError:
         print(model_table.status(options.folder, groups))
         raise

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _NEW = os.O_CREAT | os.O_EXCL
 _PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_OUR_ID = os.geteuid() if hasattr(os, "geteuid") else 0  # 0: what Windows says of every file
 _PAUSES = (0.05, 0.1, 0.2, 0.4)  # seconds; Windows' scanners hold a new file for a moment
 _HELD_BY_OTHERS = (5, 32)  # Windows: access denied, sharing violation
 _LONGEST_NAME = 255  # bytes, of every file system in use; Windows counts UTF-16 units
@@ -106,13 +107,13 @@ def place_new(part: Path, names: Iterable[Path]) -> Path:
 def reopen(path: Path) -> BinaryIO:
     """Open what an earlier run left unfinished, to read it and go on with it; or make it.
 
-    A link, or a file that has a second name, is none of ours: it is left alone, and a new file gets the name.
+    A link, a file that has a second name, or another user's is none of ours: a new file gets its name.
     """
     with suppress(FileNotFoundError):
         if not path.is_symlink():
             descriptor = os.open(path, os.O_RDWR | _PLAIN)
             found = os.fstat(descriptor)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == _OUR_ID:
                 return os.fdopen(descriptor, "r+b")
             os.close(descriptor)
         path.unlink()

@@ -31,5 +31,8 @@ MAX_ELEMENTS = 2**40
 MAX_NAME = 300
 """Letters in a tensor's name: MEMO's longest has 120, and messages repeat them."""
 
+MAX_UNKNOWN_BYTES = 4 * 10**9
+"""Of a download whose size is not published: the largest of them, emotion2vec, has about 2 GB."""
+
 MAX_SHOWN = 100
 """Letters of a foreign text that a message repeats."""

@@ -1,8 +1,8 @@
 """Every model file that MEMO can use: where it comes from, where it goes, how large it is, what needs it.
 
 The one table: `python teacache_memo.py models` and docs/models.md are written from it. Paths are relative to
-a checkpoint's folder, `models/memo/<name>` in ComfyUI. Sizes are what the publishers' pages say, rounded; a
-checksum is here only where it is known for certain.
+a checkpoint's folder, `models/memo/<name>` in ComfyUI. Sizes are what the publishers' pages say; a checksum
+is here only where independent records of a revision agree on it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config_json import CONFIG_NAME, WEIGHTS_NAME
+from .limits import MAX_CONFIG_BYTES, MAX_UNKNOWN_BYTES
 
 HUB = "https://huggingface.co"
 CONVERTED = "emotion2vec/model.safetensors"
@@ -26,7 +27,9 @@ SEPARATOR = "misc/vocal_separator/Kim_Vocal_2.onnx"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file. ``megabytes`` and ``sha256`` are None and "" where they are not known."""
+    """One file. ``megabytes`` is None and ``sha256`` "" where they are not known; with a checksum the
+    ``revision`` is the one that has it.
+    """
 
     group: str
     path: str
@@ -34,10 +37,18 @@ class ModelFile:
     source: str
     megabytes: float | None = None
     sha256: str = ""
+    revision: str = "main"
 
     @property
     def url(self) -> str:
-        return f"{HUB}/{self.repository}/resolve/main/{self.source}"
+        return f"{HUB}/{self.repository}/resolve/{self.revision}/{self.source}"
+
+    @property
+    def most(self) -> int:
+        """Bytes that a download may have."""
+        if self.path.endswith(".json"):
+            return MAX_CONFIG_BYTES
+        return MAX_UNKNOWN_BYTES if self.megabytes is None else round(1.05e6 * self.megabytes)
 
 
 GROUPS = {
@@ -52,8 +63,7 @@ GROUPS = {
 
 REQUIRED = ("memo", "vae", "wav2vec2")
 
-_MEMO, _VAE, _WAV2VEC2 = "memoavatar/memo", "stabilityai/sd-vae-ft-mse", "facebook/wav2vec2-base-960h"
-_EMOTION = "emotion2vec/emotion2vec_plus_large"
+_MEMO, _EMOTION = "memoavatar/memo", "emotion2vec/emotion2vec_plus_large"
 _NETS = {"diffusion_net": 6710.0, "reference_net": 3430.0, "audio_proj": 146.0, "image_proj": 6.3}
 
 
@@ -62,15 +72,33 @@ def _published(group: str, path: str, megabytes: float | None = None) -> ModelFi
     return ModelFile(group, path, _MEMO, path, megabytes)
 
 
+def _pinned(group: str, repository: str, revision: str, *files: tuple[str, float, str]) -> list[ModelFile]:
+    """Files of another project, by name, size and checksum at a revision."""
+    return [
+        ModelFile(group, f"{group}/{name}", repository, name, megabytes, sha256, revision)
+        for name, megabytes, sha256 in files
+    ]
+
+
 FILES: tuple[ModelFile, ...] = (
     *(_published("memo", f"{net}/{CONFIG_NAME}") for net in _NETS),
     *(_published("memo", f"{net}/{WEIGHTS_NAME}", size) for net, size in _NETS.items()),
-    ModelFile("vae", f"vae/{CONFIG_NAME}", _VAE, CONFIG_NAME),
-    ModelFile("vae", f"vae/{WEIGHTS_NAME}", _VAE, WEIGHTS_NAME, 335.0),
-    ModelFile("wav2vec2", f"wav2vec2/{CONFIG_NAME}", _WAV2VEC2, CONFIG_NAME),
-    ModelFile("wav2vec2", "wav2vec2/model.safetensors", _WAV2VEC2, "model.safetensors", 378.0),
-    _published("face", "misc/face_analysis/models/scrfd_10g_bnkps.onnx"),
-    _published("face", "misc/face_analysis/models/glintr100.onnx"),
+    *_pinned(
+        "vae",
+        "stabilityai/sd-vae-ft-mse",
+        "31f26fdeee1355a5c34592e401dd41e45d25a493",
+        (CONFIG_NAME, 0.000547, "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e"),
+        (WEIGHTS_NAME, 334.643276, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"),
+    ),
+    *_pinned(
+        "wav2vec2",
+        "facebook/wav2vec2-base-960h",
+        "22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
+        (CONFIG_NAME, 0.001596, "d3ec255c063d9f95057b553b19c20135b259875834a4fe9deb218a6be25b4cf3"),
+        ("model.safetensors", 377.607901, "8aa76ab2243c81747a1f832954586bc566090c83a0ac167df6f31f0fa917d74a"),
+    ),
+    _published("face", f"misc/{FACES}/models/scrfd_10g_bnkps.onnx"),
+    _published("face", f"misc/{FACES}/models/glintr100.onnx"),
     _published("vocals", SEPARATOR),
     _published("emotion", f"{CLASSIFIER}/{CONFIG_NAME}"),
     _published("emotion", f"{CLASSIFIER}/{WEIGHTS_NAME}"),
@@ -113,16 +141,19 @@ def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
 def markdown() -> str:
     """The table of docs/models.md."""
     rows = [
-        "| file, in the checkpoint's folder | source | size | sha256 | needed for |",
+        "| file, in the checkpoint's folder | source | size | checked by | needed for |",
         "|---|---|---|---|---|",
     ]
     for file in FILES:
         link = f"[{file.repository}]({HUB}/{file.repository}) `{file.source}`"
         size = "" if file.megabytes is None else format_size(file.megabytes)
-        rows.append(f"| `{file.path}` | {link} | {size} | {file.sha256} | {file.group} |")
+        check = f"sha256 `{file.sha256}` of revision `{file.revision[:12]}`" if file.sha256 else "size alone"
+        rows.append(f"| `{file.path}` | {link} | {size} | {check} | {file.group} |")
     return "\n".join(rows)
 
 
 def format_size(megabytes: float) -> str:
-    """6710 -> 6.71 GB, 146 -> 146 MB."""
-    return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:g} MB"
+    """6710 -> 6.71 GB, 146 -> 146 MB, 0.0016 -> 1.6 kB."""
+    if megabytes >= 1000:
+        return f"{megabytes / 1000:.2f} GB"
+    return f"{megabytes:.3g} MB" if megabytes >= 1 else f"{1000 * megabytes:.2g} kB"

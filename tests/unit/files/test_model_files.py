@@ -1,10 +1,7 @@
 """The table of model files, and fetching them from a server on this machine."""
 
 import hashlib
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +9,15 @@ import pytest
 
 from memo_avatar.files import downloads
 from memo_avatar.files import published_models as model_table
-from memo_avatar.files.downloads import DownloadError, download
+from memo_avatar.files.downloads import DownloadError
 from standalone.command import main
+from tests.helpers.tls_server import BODY, Server, serving
 
 ROOT = Path(__file__).resolve().parents[3]
-BODY = bytes(range(256)) * 4_000
 
 
-class Server:
-    """What the handler answers, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.body, self.tag, self.cut = BODY, '"v1"', 0  # cut: close the connection after so many bytes, once
-        self.ranges: list[str | None] = []
-        self.with_ranges, self.status, self.kind = True, 200, "application/octet-stream"
-        self.url = ""
-
-    def answer(self, handler: Any) -> None:
-        wanted = handler.headers.get("Range")
-        self.ranges.append(wanted)
-        if self.status != 200:
-            handler.send_error(self.status)
-            return
-        start = 0
-        if wanted and self.with_ranges and handler.headers.get("If-Range") == self.tag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        body = self.body[start:]
-        handler.send_response(206 if start else 200)
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.send_header("Content-Type", self.kind)
-        if self.tag:
-            handler.send_header("ETag", self.tag)
-        handler.end_headers()
-        if self.cut:
-            body, self.cut = body[: self.cut], 0
-            handler.close_connection = True
-        handler.wfile.write(body)
-
-
-@contextmanager
-def serving(server: Server) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            server.answer(self)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}/model.safetensors"
-        httpd.shutdown()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(downloads, "CHUNK_BYTES", 10_000)
-    found = Server()
-    with serving(found) as found.url:
-        yield found
+def download(url: str, target: Path, *, most: int = 10 * len(BODY), **options: Any) -> Path:
+    return downloads.download(url, target, most=most, **options)
 
 
 def names(folder: Path) -> list[str]:
@@ -190,6 +132,7 @@ def test_the_table_names_every_file_once_and_safely() -> None:
     for file in model_table.FILES:
         assert not Path(file.path).is_absolute() and ".." not in Path(file.path).parts
         assert file.url.startswith("https://huggingface.co/")
+        assert (file.sha256 == "") == (file.revision == "main")
         assert file.sha256 == "" or len(file.sha256) == 64
 
 
@@ -215,16 +158,21 @@ def test_the_command_fetches_the_groups_it_is_given(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(model_table, "HUB", server.url.rsplit("/", 1)[0])
+    files = [replace(file, sha256="", megabytes=2.0) for file in model_table.FILES]
+    monkeypatch.setattr(model_table, "FILES", files)
+    monkeypatch.setattr(model_table, "MAX_CONFIG_BYTES", len(BODY))
     assert main(["models", "download", "vae", "emotion", "--folder", str(tmp_path)]) == 0
     assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == BODY
     assert not (tmp_path / "diffusion_net").exists()
-    assert "convert-emotion" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "convert-emotion" in out
+    assert "emotion2vec/model.pt: no checksum of it is published; its size alone was checked." in out
 
 
 def test_the_command_fails_with_the_list_where_there_is_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(model_table, "HUB", "http://127.0.0.1:9")
+    monkeypatch.setattr(model_table, "HUB", "https://127.0.0.1:9")
     assert main(["models", "download", "vae", "--folder", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert "Error: expected a network but got" in captured.err
