@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from ..files.foreign import shown
 from ..inputs import Box, Crop
 from .images import ImageError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FloatBox = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -76,11 +75,8 @@ def centre_crop(picture: tuple[int, int], size: tuple[int, int]) -> Crop:
     return Crop(left, top, width, height, *picture)
 
 
-def cut(image: Image, crop: Crop) -> Image:
+def cut(image: Image.Image, crop: Crop) -> Image.Image:
     """The crop's pixels; beyond the picture its border is repeated."""
-    import numpy as np
-    from PIL import Image
-
     left, top, right, bottom = crop.box
     inside = crop.inside
     part = np.asarray(image.crop(inside))

@@ -11,18 +11,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ..files.published_models import FACES
 from .face_crop import FloatBox
 from .images import ImageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL.Image import Image
 
 FaceMode = Literal["auto", "require", "none"]
 FACE_MODES: tuple[FaceMode, ...] = get_args(FaceMode)
@@ -55,7 +54,7 @@ class Identity:
 
 
 def identify(
-    image: Image, folders: Iterable[Path], *, mode: FaceMode = "auto", index: int = 0, width: int = 512
+    image: Image.Image, folders: Iterable[Path], *, mode: FaceMode = "auto", index: int = 0, width: int = 512
 ) -> Identity:
     """The identity of face number ``index`` (0: the largest) of an upright RGB picture.
 
@@ -109,10 +108,8 @@ class FaceFinder:
         self._detector = _open(get_model, folder / DETECTOR, "detect")
         self._recogniser = _open(get_model, folder / RECOGNISER, "get_feat")
 
-    def find(self, image: Image, index: int = 0) -> tuple[NDArray[Any], FloatBox] | None:
+    def find(self, image: Image.Image, index: int = 0) -> tuple[NDArray[Any], FloatBox] | None:
         """(embedding, box) of one face, counted from the largest; None where there is none."""
-        import numpy as np
-
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # blue first, as insightface expects
         boxes, points = self._detect(pixels)
         if not len(boxes):
@@ -169,10 +166,8 @@ def read_embedding(value: Any, width: int = 512) -> Tensor:
     return embedding.detach().cpu().reshape(1, width)
 
 
-def read_faces(analysis: Any, image: Image, index: int = 0, width: int = 512) -> Identity | None:
+def read_faces(analysis: Any, image: Image.Image, index: int = 0, width: int = 512) -> Identity | None:
     """The identity that another pack's insightface FaceAnalysis object finds; None where it finds no face."""
-    import numpy as np
-
     faces = analysis.get(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
     if not faces:
         return None

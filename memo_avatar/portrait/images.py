@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Fit = Literal["crop", "letterbox"]
 
 SIZE_MULTIPLE = 8  # the VAE's
 MIN_SIDE = 32  # no face can be seen in less
 MAX_PIXELS = 178_000_000  # Pillow refuses larger ones as possible decompression bombs
+FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")  # no others: some of Pillow's start programs
+_PROFILED = ("RGB", "RGBA", "L", "LA", "P", "CMYK")
+_OPAQUE = {"RGBA": "RGB", "LA": "L"}
+_SRGB_MISFIT = 2  # of 255
 NEUTRAL = (128, 128, 128)  # behind transparency and around a letterboxed picture
 
 
@@ -38,10 +42,8 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def open_image(path: Path) -> Image:
-    """Decode, turn upright by EXIF, put transparency over grey, and bring any pixel format to 8-bit RGB."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+def open_image(path: Path) -> Image.Image:
+    """Decode, turn upright by EXIF, bring to sRGB, put transparency over grey, and make it 8-bit RGB."""
     if not path.is_file():
         actual = "a folder" if path.is_dir() else "no such file"
         raise ImageError(f"expected a picture file but got {actual} ({path}). Check the path.")
@@ -49,28 +51,82 @@ def open_image(path: Path) -> Image:
         with warnings.catch_warnings():
             # Between 89 and 178 million pixels Pillow only warns; that many are fine here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = ImageOps.exif_transpose(Image.open(path))
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels but got a larger one "
-            f"({path}). Scale it down first."
-        ) from error
+            image = Image.open(path, formats=[name.upper() for name in FORMATS])
+            _check_pixels(image.width * image.height, path)  # from the header: nothing is decoded yet
+            image = ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError:
+        _check_pixels(MAX_PIXELS + 1, path)
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"expected a picture but got a file of another kind ({path}). Use a PNG, JPEG, WebP, BMP, GIF "
-            "or TIFF file."
+            f"expected a picture but got a file of another kind ({path}). Use a "
+            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} file."
         ) from error
+    except ImageError:
+        raise
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         raise ImageError(
             f"expected a whole picture but got {error} ({path}). Save or download it again."
         ) from error
-    return to_rgb(image, str(path))
+    return to_rgb(to_srgb(image), str(path))
 
 
-def to_rgb(image: Image, where: str = "image") -> Image:
+def _check_pixels(pixels: int, path: Path) -> None:
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels but got a larger one "
+            f"({path}). Scale it down first."
+        )
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """A picture in the colours that its ICC profile names -> sRGB, upstream's and every player's.
+
+    Without a profile, with one that can't be used, or one that is sRGB, the picture stays as it is.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in _PROFILED:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if profile[16:20] == b"RGB " and _is_srgb(source):
+            return image
+        if image.mode == "P":
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+        converted = _convert(image.convert(_OPAQUE.get(image.mode, image.mode)), source)
+    except (ImageCms.PyCMSError, ImportError, OSError, ValueError, TypeError):
+        return image
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    """As browsers do: the same colours, and black stays black."""
+    transform = ImageCms.buildTransform(
+        source,
+        ImageCms.createProfile("sRGB"),
+        image.mode,
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None, "only an in-place transform gives None"
+    return converted
+
+
+def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:
+    """Judged by what it does to colours: there are many sRGB profiles, of many names."""
+    steps = np.arange(0, 256, 51, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    changed = np.asarray(_convert(Image.fromarray(colours), source)).astype(int)
+    return bool(np.abs(changed - colours).max() <= _SRGB_MISFIT)
+
+
+def to_rgb(image: Image.Image, where: str = "image") -> Image.Image:
     """Any pixel format -> 8-bit RGB: 16 bits scaled to 8, transparency over grey."""
-    from PIL import Image
-
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey_to_rgb(image, where)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -81,7 +137,7 @@ def to_rgb(image: Image, where: str = "image") -> Image:
     return image.convert("RGB")
 
 
-def crop_to_fill(image: Image, width: int, height: int) -> Image:
+def crop_to_fill(image: Image.Image, width: int, height: int) -> Image.Image:
     """The largest centred part of the target's aspect, resized to the target."""
     scale = min(image.width / width, image.height / height)
     crop_width, crop_height = round(width * scale), round(height * scale)
@@ -89,10 +145,8 @@ def crop_to_fill(image: Image, width: int, height: int) -> Image:
     return resize(image.crop((left, top, left + crop_width, top + crop_height)), width, height)
 
 
-def letterbox(image: Image, width: int, height: int) -> Image:
+def letterbox(image: Image.Image, width: int, height: int) -> Image.Image:
     """The whole picture, as large as fits, centred on grey."""
-    from PIL import Image
-
     scale = min(width / image.width, height / image.height)
     inner = resize(image, max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", (width, height), NEUTRAL)
@@ -100,24 +154,21 @@ def letterbox(image: Image, width: int, height: int) -> Image:
     return canvas
 
 
-def to_pixels(image: Image) -> Tensor:
+def to_pixels(image: Image.Image) -> Tensor:
     """8-bit RGB -> (1, 3, H, W) in -1..1."""
     flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     pixels = flat.view(1, image.height, image.width, 3).permute(0, 3, 1, 2)  # (1, H, W, 3) -> (1, 3, H, W)
     return (pixels.float() / 255 - 0.5) / 0.5
 
 
-def resize(image: Image, width: int, height: int) -> Image:
+def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """Upstream's filter: Pillow's antialiased bilinear."""
-    from PIL.Image import Resampling
-
-    return image.resize((width, height), Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _deep_grey_to_rgb(image: Image, where: str) -> Image:
+def _deep_grey_to_rgb(image: Image.Image, where: str) -> Image.Image:
     """16-bit integer or floating-point grey -> 8-bit RGB. Floats may run 0..1 or 0..255."""
     import numpy as np
-    from PIL import Image
 
     grey = np.asarray(image, dtype=np.float32)
     if not np.isfinite(grey).all():

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..inputs import Portrait
 from .face_crop import DEFAULT_MARGIN, FloatBox, centre_crop, cut, plan_crop
 from .faces import FaceMode, Identity, identify
 from .images import MIN_SIDE, ImageError, check_size, crop_to_fill, letterbox, resize, to_pixels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Framing = Literal["crop", "letterbox", "face"]
 FRAMINGS: tuple[Framing, ...] = get_args(Framing)
@@ -40,7 +38,7 @@ class FaceOptions:
 
 
 def prepare_portrait(
-    image: Image,
+    image: Image.Image,
     size: tuple[int, int],
     fit: Framing = "crop",
     face: FaceOptions | None = None,
@@ -75,7 +73,7 @@ def prepare_portrait(
     return Portrait(pixels, found.embedding, crop), notes
 
 
-def _identity(image: Image, fit: Framing, face: FaceOptions, width: int) -> Identity:
+def _identity(image: Image.Image, fit: Framing, face: FaceOptions, width: int) -> Identity:
     """Look only for what was not given."""
     if face.embedding is None:
         return identify(image, face.folders, mode=face.mode, index=face.index, width=width)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ...memo_avatar.portrait.images import NEUTRAL, ImageError
@@ -29,8 +28,6 @@ def opaque(image: Tensor) -> Tensor:
     return picture.expand(*picture.shape[:2], 3)
 
 
-def to_picture(picture: Tensor) -> Any:
+def to_picture(picture: Tensor) -> Image.Image:
     """(H, W, 3) in 0..1 -> an 8-bit RGB picture."""
-    from PIL import Image
-
     return Image.fromarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy())
