@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import av
 import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..memo_avatar.files.disk import DiskError, write_new
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.segments import write_video
+from ..memo_avatar.video.streams import Sound
+from ..memo_avatar.voice.sound import MediaError
 from .host.cached_sampling import start_video
 from .host.estimate import check_frames
 from .host.job import VideoJob
-from .host.schema import schema
+from .host.outputs import HIDDEN, OutputName, tags_of
+from .host.schema import schema, show_text
 from .host.sockets import (
     EncodedVoice,
     MemoNets,
@@ -53,6 +59,7 @@ class SamplerNode(io.ComfyNode):
                     display_name="report", tooltip="For TeaCache Report and TeaCache Calibrate."
                 ),
             ],
+            hidden=HIDDEN,
             search_aliases=["memo", "talking head", "lip sync", "ksampler", "avatar"],
         )
 
@@ -76,34 +83,50 @@ class SamplerNode(io.ComfyNode):
         job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
         delivery = make_delivery(job, fps)
         check_frames(job, delivery.total)
-        images, done = torch.empty(delivery.total, *job.size, 3), 0
+        images, clips, done = torch.empty(delivery.total, *job.size, 3), 0, 0
         try:
             for clip in generate_video(job, video):
                 shown = delivery.indices(clip.start, len(clip.frames))
                 images[done : done + len(shown)] = clip.frames[shown].movedim(1, -1)
-                done += len(shown)
+                clips, done = clip.index + 1, done + len(shown)
                 del clip  # its state would stay on the device
         except BaseException:
-            keep_finished(images[:done], voice, delivery.fps)
+            if done:
+                file = keep_finished(images[:done], voice, delivery.fps, tags_of(cls))
+                show_text(cls, stopped(clips, job.num_clips, file))
             raise
         report = make_report(video, time.perf_counter() - started, done)
         return io.NodeOutput(images, fitted_audio(voice, done, delivery.fps), float(fps), report)
 
 
-def keep_finished(images: Tensor, voice: EncodedVoice, fps: int = FPS) -> None:
-    """A run was cancelled or failed: its finished clips (F, H, W, 3) become a video in the output folder."""
-    if not len(images):
-        return
+def keep_finished(
+    images: Tensor, voice: EncodedVoice, fps: int = FPS, tags: Mapping[str, str] | None = None
+) -> Path | None:
+    """A run was cancelled or failed: its finished frames (F, H, W, 3) become a video in the output folder, or
+    in the folder of what is temporary where that does not work. Where, if it does.
+    """
     height, width = images.shape[1:3]
-    output = folder_paths.get_output_directory()
-    place, name, counter, *_ = folder_paths.get_save_image_path(UNFINISHED, output, width, height)
-    path = Path(place) / f"{name}_{counter:05}_.mp4"
-    try:
-        write_video(path, images.movedim(-1, 1), voice.waveform[0], voice.sample_rate, fps)
-    except OSError as error:  # what stopped the run matters more
-        logger.error("The %d finished frames could not be saved: %s", len(images), error)
-    else:
-        logger.warning("Stopped. The %d finished frames are in %s.", len(images), path)
+
+    def write(path: Path) -> None:
+        sound = Sound.of_waveform(voice.waveform[0], voice.sample_rate)
+        write_video(path, images.movedim(-1, 1), sound, fps, tags)
+
+    for root in (folder_paths.get_output_directory(), folder_paths.get_temp_directory()):
+        try:
+            names = OutputName.of(UNFINISHED, (width, height), root).paths()
+            return write_new(names, write)
+        except (OSError, av.FFmpegError, MediaError, DiskError) as error:  # what stopped the run matters more
+            logger.error("The %d finished frames could not be saved: %s", len(images), error)
+    return None
+
+
+def stopped(clips: int, all_clips: int, file: Path | None) -> str:
+    """What the node says after a stop."""
+    where = "they could not be saved, the log says why" if file is None else f"they are in {file.name}"
+    return (
+        f"Stopped after {clips} of {all_clips} clips; {where}. Run starts anew; MEMO Sampler to File "
+        "would go on from there."
+    )
 
 
 def fitted_audio(voice: EncodedVoice, frames: int, fps: int = FPS) -> dict[str, Any]:

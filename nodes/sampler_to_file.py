@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import InputImpl, io, ui
 
+from ..memo_avatar.files.disk import make_part, remove
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from ..memo_avatar.video.segments import join_segments
+from ..memo_avatar.video.streams import Sound
 from .host.cached_sampling import settings_of, start_video
 from .host.job import VideoJob
 from .host.job_key import job_key
+from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
 from .host.schema import schema
 from .host.sockets import MemoReport
 from .host.unfinished import WORK_FOLDER, Unfinished, finish_segments
@@ -54,6 +56,7 @@ class SamplerToFileNode(io.ComfyNode):
                 io.String.Output(display_name="path"),
                 MemoReport.Output(display_name="report"),
             ],
+            hidden=HIDDEN,
             is_output_node=True,
             search_aliases=["memo", "long video", "stream", "resume", "save video"],
         )
@@ -74,17 +77,18 @@ class SamplerToFileNode(io.ComfyNode):
         job = VideoJob(**{**inputs, "model": model})
         paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
         delivery = make_delivery(job, fps, paster)
-        width, height = delivery.size(*reversed(job.size))
-        output = Path(folder_paths.get_output_directory())
-        place, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, str(output), width, height
+        size = delivery.size(*reversed(job.size))
+        name = OutputName.of(fill_in(filename_prefix, cls), size)
+        name.try_out(delivery.total, size)
+        work = Unfinished(
+            Path(folder_paths.get_output_directory()) / WORK_FOLDER / job_key(job, settings, delivery)
         )
-        path = Path(place) / f"{name}_{counter:05}_.mp4"
-        work = Unfinished(output / WORK_FOLDER / job_key(job, settings, delivery))
         segments = finish_segments(job, video, work, delivery)
-        sound = job.voice.waveform[0], job.voice.sample_rate
-        frames = join_segments(segments, path, *sound, delivery.fps)
-        shutil.rmtree(work.folder)
+        sound = Sound.of_waveform(job.voice.waveform[0], job.voice.sample_rate)
+        part = make_part(work.folder)
+        frames = join_segments(segments, part, sound, delivery.fps, tags=tags_of(cls))
+        path = name.take(part)
+        remove(work.folder)
         report = make_report(video, time.perf_counter() - started, frames)
-        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, name.subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)

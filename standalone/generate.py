@@ -18,7 +18,8 @@ from memo_avatar.model.config import MemoConfig
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.timing import clip_spans
 from memo_avatar.video.delivery import Delivery
-from memo_avatar.video.writer import VideoWriter, check_output, check_space
+from memo_avatar.video.streams import expected_bytes
+from memo_avatar.video.writer import VideoWriter, check_output
 from memo_avatar.voice.listen import Sources
 from memo_avatar.voice.sound_files import load_audio
 from teacache_core import StepCache
@@ -71,12 +72,14 @@ def generate(options: VideoOptions) -> int:
 def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
     """Everything that a user can get wrong, before any work."""
     sources = (options.image, options.audio, options.face_embedding, options.vocals)
-    check_output(options.output, [path for path in sources if path is not None])
+    used = [path for path in sources if path is not None]
+    check_output(options.output, used)
     size = options.size or (files.settings.size, files.settings.size)
     portrait, paster = read_portrait(options, files.settings, size, config.image_proj.embedding_dim)
     waveform = load_audio(options.audio, max_seconds=options.max_seconds)
     delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
-    check_space(options.output.parent, delivery.total, *delivery.size(*size))
+    nbytes = expected_bytes(delivery.total, *delivery.size(*size))
+    check_output(options.output, used, nbytes=nbytes)
     warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
@@ -118,8 +121,8 @@ def render(
     except KeyboardInterrupt:
         note("Stopped.")
     except Exception:
-        if writer.is_saved:
-            note(f"The {writer.num_frames} frames finished before the error are kept in {options.output}.")
+        if writer.kept is not None:
+            note(f"The {writer.num_frames} frames finished before the error are kept in {writer.kept}.")
         raise
     return writer.num_frames
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...memo_avatar.clips.values import SamplingSettings
 from ...memo_avatar.inputs import VAE_STRIDE, Portrait
+from ...memo_avatar.timing import clip_spans
 from .sockets import EncodedVoice, MemoNets
 
 
@@ -35,6 +36,10 @@ class VideoJob:
     @property
     def num_frames(self) -> int:
         return self.voice.voice.num_frames
+
+    @property
+    def num_clips(self) -> int:
+        return len(clip_spans(self.num_frames, self.settings.frames_per_clip))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.paste import ColourMatch
 from ...memo_avatar.video.segments import join_segments, write_segment
+from ...memo_avatar.video.streams import Sound
 from ...teacache_core import Calibration
 from .cached_sampling import CachedVideo
 from .job import VideoJob
@@ -111,8 +112,9 @@ def finish_segments(
         if unsaved is not None:
             work.save(unsaved, None if video is None else video.cache.calibration)
         if done:
-            sound = job.voice.waveform[0], job.voice.sample_rate
-            join_segments(work.segments(done), work.folder / SO_FAR, *sound, delivery.fps)
+            sound = Sound.of_waveform(job.voice.waveform[0], job.voice.sample_rate)
+            with replacing(work.folder / SO_FAR) as part:
+                join_segments(work.segments(done), part, sound, delivery.fps)
         raise
     return work.segments(done)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
@@ -64,6 +65,18 @@ def read_video(path: Path) -> VideoFacts:
         return VideoFacts(len(pictures), pictures[0], seconds, None, 0)
     sound, rate = read_sound(path)
     return VideoFacts(len(pictures), pictures[0], seconds, sound.shape[1] / rate, sound.shape[0])
+
+
+def read_pictures(path: Path) -> NDArray[np.uint8]:
+    """(F, H, W, 3), as a player shows them. Told one colour space for both sides, PyAV before 17 takes
+    another one.
+    """
+    with av.open(str(path)) as container:
+        frames = [
+            frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU601)
+            for frame in container.decode(video=0)
+        ]
+        return np.stack([frame.to_ndarray() for frame in frames])
 
 
 def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:

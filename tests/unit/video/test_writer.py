@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from memo_avatar.video.writer import VideoWriter, check_output, check_space, count_pictures
+from memo_avatar.files import disk
+from memo_avatar.files.disk import DiskError, make_part
+from memo_avatar.video import writer as writer_module
+from memo_avatar.video.finished import count_pictures
+from memo_avatar.video.streams import expected_bytes
+from memo_avatar.video.writer import VideoWriter, check_output
 from memo_avatar.voice.sound import MediaError
-from tests.helpers.media import read_sound, read_video, tone, write_sound
+from tests.helpers.media import read_pictures, read_sound, read_video, tone, write_sound
 
 FRAME = 1 / 30
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,11 +72,9 @@ def test_odd_sizes_and_colours(tmp_path: Path, size: tuple[int, int]) -> None:
     colour = torch.tensor([0.8, 0.3, 0.2]).view(1, 3, 1, 1)
     with VideoWriter(tmp_path / "v.mp4", width=width, height=height) as writer:
         writer.write(colour.expand(4, 3, height, width))
-    with av.open(str(tmp_path / "v.mp4")) as container:
-        frame = next(container.decode(video=0))
-        assert (frame.width, frame.height) == (width + width % 2, height + height % 2)
-        picture = frame.to_ndarray(format="rgb24")
-    assert np.abs(picture.reshape(-1, 3).mean(0) / 255 - [0.8, 0.3, 0.2]).max() < 0.02
+    pictures = read_pictures(tmp_path / "v.mp4")
+    assert pictures.shape == (4, height + height % 2, width + width % 2, 3)
+    assert np.abs(pictures.reshape(-1, 3).mean(0) / 255 - [0.8, 0.3, 0.2]).max() < 0.02
 
 
 def test_without_sound_and_other_containers(tmp_path: Path) -> None:
@@ -125,14 +128,15 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     portrait.touch()
     cases = {
         tmp_path / "v.avi": r"expected an output ending in \.mp4, \.mov, \.mkv but got v\.avi",
-        tmp_path / "none" / "v.mp4": "expected an existing folder for the output but got",
-        portrait: "expected an output apart from the inputs but got an input",
-        Path("/proc/v.mp4"): "expected a folder that can be written to but got",
+        tmp_path / "none" / "v.mp4": "expected an existing folder but got none",
+        tmp_path / ("n" * 252 + ".mp4"): "expected a file name but got one of 256",
+        portrait: "expected a file apart from the inputs and the other outputs but got one of them",
+        Path("/proc/v.mp4"): "expected a file that can be written but got",
     }
     (tmp_path / "folder.mp4").mkdir()
-    cases[tmp_path / "folder.mp4"] = "expected an output file but got a folder"
+    cases[tmp_path / "folder.mp4"] = "expected a file but got a folder"
     for path, message in cases.items():
-        with pytest.raises(MediaError, match=message):
+        with pytest.raises((MediaError, DiskError), match=message):
             check_output(path, [portrait])
     check_output(tmp_path / "v.mp4", [portrait])
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "folder.mp4"]
@@ -141,9 +145,9 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
 def test_too_little_space_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    check_space(tmp_path, 100, 512, 512)
-    with pytest.raises(MediaError, match="expected 480 MB of free space for the video but got 20 MB"):
-        check_space(tmp_path, 18_000, 512, 512)
+    check_output(tmp_path / "v.mp4", [], nbytes=expected_bytes(100, 512, 512))
+    with pytest.raises(DiskError, match="expected 480 MB of free space but got 20 MB"):
+        check_output(tmp_path / "v.mp4", [], nbytes=expected_bytes(18_000, 512, 512))
 
 
 FULL_DISK = """
@@ -170,7 +174,7 @@ def test_a_disk_that_fills_up_keeps_what_reached_it(tmp_path: Path, name: str) -
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / name), str(sound)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "expected room for the video but got File too large after" in run.stdout
-    assert "What reached the disk is kept and plays." in run.stdout
+    assert f"What reached the disk is kept as {name}, and plays." in run.stdout
     assert sorted(os.listdir(tmp_path)) == ["a.wav", name]
     played = 0
     with av.open(str(tmp_path / name)) as container, suppress(av.error.InvalidDataError):  # a cut end
@@ -197,7 +201,7 @@ def test_a_stop_while_the_file_is_rewritten_loses_nothing(
 
     writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48)
     writer.write(noise(20))
-    monkeypatch.setattr(os, "replace", lambda a, b, f=os.replace: stopped() if "whole" in str(a) else f(a, b))
+    monkeypatch.setattr(writer_module, "add_copy", stopped)
     with pytest.raises(KeyboardInterrupt):
         writer.close()
     assert os.listdir(tmp_path) == ["v.mp4"]
@@ -212,13 +216,97 @@ def test_the_finished_file_is_an_ordinary_one_with_its_index_first(tmp_path: Pat
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    (tmp_path / f".v.mp4.{os.getpid()}.part").symlink_to("/dev/full")
+    part = tmp_path / "part"
+    part.symlink_to("/dev/full")
+    monkeypatch.setattr(writer_module, "make_part", lambda _folder: part)
     writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48)
     with pytest.raises(MediaError, match="expected room for the video but got No space left on device after"):
         for _ in range(40):
             writer.write(noise(16))
         writer.close()
     assert not (tmp_path / "v.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30.mp4", "a:b.mov", "说话.mp4", "n" * 251 + ".mp4", "-i.mp4", "%05d.mp4"]
+)
+def test_a_name_is_a_name_and_no_address_pattern_or_option(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sound = write_sound(tmp_path / "12:31.wav", tone(0.5))
+    check_output(Path(name), [sound])
+    with VideoWriter(Path(name), width=64, height=48, audio=sound) as writer:
+        writer.write(noise(5))
+    assert sorted(os.listdir()) == sorted(["12:31.wav", name])
+    assert read_video(tmp_path / name).num_frames == 5
+
+
+@pytest.fixture
+def old_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is given the name v.mp4, as where a player has the old one open on Windows."""
+    real = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).name == "v.mp4":
+            raise PermissionError(13, "Permission denied", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+@pytest.mark.usefixtures("old_is_held")
+@pytest.mark.parametrize("stop", [None, RuntimeError])
+def test_a_video_that_cannot_replace_the_old_one_is_kept_beside_it(
+    tmp_path: Path, stop: type[Exception] | None
+) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"yesterday's video")
+    sound = write_sound(tmp_path / "a.wav", tone(1.0))
+    writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48, audio=sound)
+    with pytest.raises(DiskError, match=r"kept as v \(1\)\.mp4"), writer:
+        writer.write(noise(9))
+        if stop is not None:
+            raise stop
+    assert (tmp_path / "v.mp4").read_bytes() == b"yesterday's video"
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "v (1).mp4", "v.mp4"]
+    video = read_video(tmp_path / "v (1).mp4")
+    assert video.num_frames == 9 and video.sound_seconds == pytest.approx(0.3, abs=FRAME)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_whatever_fails_at_the_last_move_the_frames_are_there(
+    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48)
+    writer.write(noise(9))
+    monkeypatch.setattr(disk.os, failing, fail)
+    with pytest.raises((MediaError, DiskError), match=r"kept as \.?\w+") as caught:
+        writer.close()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name in str(caught.value)
+    assert count_pictures(kept) == 9
+
+
+def test_a_file_that_does_not_read_back_is_not_called_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As PyAV 14.2 copied packets: no picture could be decoded, and nobody looked."""
+
+    def half(self: VideoWriter) -> Path:
+        part = make_part(tmp_path)
+        whole = self._part.read_bytes()
+        part.write_bytes(whole[: len(whole) // 2])
+        return part
+
+    monkeypatch.setattr(VideoWriter, "_index_first", half)
+    writer = VideoWriter(tmp_path / "v.mp4", width=64, height=48)
+    writer.write(noise(9))
+    with pytest.raises(MediaError, match=r"expected a video of 9 pictures but got .*, reading it again"):
+        writer.close()
+    assert read_video(tmp_path / "v.mp4").num_frames == 9, "what was written at first"

@@ -1,0 +1,188 @@
+"""The two streams of every video that we write: H.264 pictures and AAC sound, and all their settings.
+
+Whoever has frames pushes both forward. The sound is always as long as the pictures so far, to the sample, so
+a file is whole wherever it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..voice.sound import mix_down
+from ..voice.sound_files import decode_audio, open_audio, voice_track
+
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CRF = 18  # x264's own "visually lossless"
+BYTES_PER_PIXEL = 0.1  # generous for CRF 18: 6 Mbit/s at 512x512
+SPARE_BYTES = 8_000_000
+SOUND_RATES = (44_100, 48_000)  # kept; any other becomes 48 kHz, which every player takes
+BIT_RATES = {"mono": 128_000, "stereo": 192_000}
+
+_LAYOUTS = {1: "mono", 2: "stereo"}
+_SECOND = 48_000  # samples of a waveform that are resampled at a time
+
+
+def expected_bytes(frames: int, width: int, height: int) -> int:
+    """Room that a video of so many frames takes, generously."""
+    return SPARE_BYTES + round(frames * width * height * BYTES_PER_PIXEL)
+
+
+def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
+    """PyAV's container of a file: by its absolute path, since FFmpeg takes `12:30.mp4` for an address."""
+    open_any: Any = av.open  # it declares an overload per mode
+    return open_any(str(path.absolute()), mode, **options)
+
+
+@contextmanager
+def new_video(path: Path, kind: str = "mp4", tags: Mapping[str, str] | None = None) -> Iterator[Any]:
+    """A container to write, of one of `FORMATS`. Its index comes first, so that a page can play it before all
+    of it has arrived; ``tags`` are texts that travel in the file.
+    """
+    options = {} if kind == "matroska" else {"movflags": "faststart+use_metadata_tags"}
+    with open_video(path, "w", format=kind, options=options) as container:
+        container.metadata.update(tags or {})
+        yield container
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """(F, 3, H, W) in 0..1 -> (F, H, W, 3) uint8 on the CPU, odd sides repeated: yuv420p halves both."""
+    pixels = frames.clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8).permute(0, 2, 3, 1)
+    if pixels.shape[1] % 2:
+        pixels = torch.cat([pixels, pixels[:, -1:]], dim=1)
+    if pixels.shape[2] % 2:
+        pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
+    return pixels.contiguous()
+
+
+class PictureStream:
+    """H.264 of even width and height. No picture refers to a later one, so that the packets of clips can be
+    renumbered when these are joined.
+    """
+
+    def __init__(self, container: Any, width: int, height: int, fps: int) -> None:
+        self._container, self._fps, self.count = container, fps, 0
+        name = "libx264" if "libx264" in av.codecs_available else "h264"
+        self._stream = container.add_stream(name, rate=fps, options={"crf": str(CRF), "bf": "0"})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, fps)
+        if name != "libx264":  # what stands in for it knows no CRF
+            context.bit_rate = round(8 * BYTES_PER_PIXEL * width * height * fps)
+        # BT.709, limited range, said in the file: players guess by size otherwise, and shift skin colours.
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+
+    @property
+    def seconds(self) -> Fraction:
+        """The length so far."""
+        return Fraction(self.count, self._fps)
+
+    def write(self, pixels: Tensor) -> None:
+        """One picture (H, W, 3) of `to_pixels`."""
+        frame = av.VideoFrame.from_ndarray(pixels.numpy(), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame.pts, frame.time_base = self.count, Fraction(1, self._fps)
+        self._container.mux(self._stream.encode(frame))
+        self.count += 1
+
+    def finish(self) -> None:
+        """What is still on its way."""
+        self._container.mux(self._stream.encode(None))
+
+
+def add_copy(container: Any, stream: Any) -> Any:
+    """A stream that takes another file's packets as they are. ``opaque``: PyAV before 15 leaves the pictures
+    undecodable without it."""
+    return container.add_stream_from_template(stream, opaque=True)
+
+
+class Sound:
+    """Samples as they are needed, mono or stereo, at a rate that players take; silence after the end."""
+
+    def __init__(self, chunks: Generator[NDArray[Any], None, None], rate: int, channels: int) -> None:
+        """``chunks``: (channels, n) float32, one after the other."""
+        self.rate, self.layout, self._chunks = rate, _LAYOUTS[channels], chunks
+        self._pending = np.zeros((channels, 0), dtype=np.float32)
+
+    @classmethod
+    def of_file(cls, path: Path) -> Sound:
+        """A recording, read as far as it is needed."""
+        with open_audio(path) as container:
+            context = voice_track(container).codec_context
+            rate = context.sample_rate if context.sample_rate in SOUND_RATES else SOUND_RATES[-1]
+            channels = min(2, len(context.layout.channels))
+        return cls(decode_audio(path, rate, channels=channels), rate, channels)
+
+    @classmethod
+    def of_waveform(cls, waveform: Tensor, sample_rate: int) -> Sound:
+        """(C, S) at any rate."""
+        samples = mix_down(waveform.detach().to("cpu", torch.float32))
+        rate = sample_rate if sample_rate in SOUND_RATES else SOUND_RATES[-1]
+        return cls(_resampled(samples, sample_rate, rate), rate, samples.shape[0])
+
+    def read(self, count: int) -> NDArray[Any]:
+        """The next (channels, count)."""
+        parts, available = [self._pending], self._pending.shape[1]
+        while available < count:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                chunk = np.zeros((self._pending.shape[0], count - available), dtype=np.float32)
+            parts.append(chunk)
+            available += chunk.shape[1]
+        samples = np.concatenate(parts, axis=1)
+        self._pending = samples[:, count:]
+        return np.ascontiguousarray(samples[:, :count])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._chunks.close()
+
+
+class SoundStream:
+    """AAC, as long as it is told: cut, or filled with silence."""
+
+    def __init__(self, container: Any, sound: Sound) -> None:
+        self._container, self._sound, self._written = container, sound, 0
+        self._stream = container.add_stream("aac", rate=sound.rate)
+        self._stream.codec_context.layout = sound.layout
+        self._stream.codec_context.bit_rate = BIT_RATES[sound.layout]
+
+    def advance(self, seconds: Fraction) -> None:
+        """Up to this time."""
+        rate = self._sound.rate
+        count = round(seconds * rate) - self._written
+        if count <= 0:
+            return
+        samples = self._sound.read(count)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._sound.layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, self._written, Fraction(1, rate)
+        self._container.mux(self._stream.encode(frame))
+        self._written += count
+
+    def finish(self) -> None:
+        """What is still on its way."""
+        self._container.mux(self._stream.encode(None))
+
+
+def _resampled(samples: Tensor, sample_rate: int, rate: int) -> Generator[NDArray[Any], None, None]:
+    """(1 or 2, S) in parts -> chunks of so many channels at ``rate``."""
+    if sample_rate == rate:
+        yield from (part.contiguous().numpy() for part in samples.split(_SECOND, dim=1))
+        return
+    layout = _LAYOUTS[samples.shape[0]]
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    for part in samples.split(_SECOND, dim=1):
+        frame = av.AudioFrame.from_ndarray(part.contiguous().numpy(), format="fltp", layout=layout)
+        frame.sample_rate = sample_rate
+        yield from (out.to_ndarray() for out in resampler.resample(frame))
+    yield from (out.to_ndarray() for out in resampler.resample(None))
