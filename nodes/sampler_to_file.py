@@ -14,9 +14,8 @@ from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from ..memo_avatar.video.segments import join_segments
 from ..memo_avatar.video.streams import Sound
-from .host.cached_sampling import settings_of, start_video
-from .host.job import VideoJob
-from .host.job_key import job_key
+from .host.cached_sampling import start_video
+from .host.job import VideoJob, job_key
 from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
 from .host.schema import schema
 from .host.sockets import MemoReport
@@ -56,7 +55,7 @@ class SamplerToFileNode(io.ComfyNode):
                 io.String.Output(display_name="path"),
                 MemoReport.Output(display_name="report"),
             ],
-            hidden=HIDDEN,
+            hidden=[*HIDDEN, io.Hidden.dynprompt],
             is_output_node=True,
             search_aliases=["memo", "long video", "stream", "resume", "save video"],
         )
@@ -72,7 +71,6 @@ class SamplerToFileNode(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         started = time.perf_counter()
-        settings = settings_of(inputs["model"])
         model, video = start_video(inputs["model"], inputs["cfg"])
         job = VideoJob(**{**inputs, "model": model})
         paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
@@ -81,7 +79,7 @@ class SamplerToFileNode(io.ComfyNode):
         name = OutputName.of(fill_in(filename_prefix, cls), size)
         name.try_out(delivery.total, size)
         work = Unfinished(
-            Path(folder_paths.get_output_directory()) / WORK_FOLDER / job_key(job, settings, delivery)
+            Path(folder_paths.get_output_directory()) / WORK_FOLDER / job_key(job, delivery, cls)
         )
         segments = finish_segments(job, video, work, delivery)
         sound = Sound.of_waveform(job.voice.waveform[0], job.voice.sample_rate)

@@ -183,7 +183,15 @@ def test_the_estimate_of_a_clips_memory_is_what_it_takes(inside: dict[str, Any])
 
 
 def test_only_the_same_job_continues_a_file(inside: dict[str, Any]) -> None:
-    assert value(inside, "keys_of_jobs") == {"same": True, "different": True}
+    assert value(inside, "keys_of_jobs") == {"same": True, "twice": [], "versions of a pack": 1}
+
+
+def test_what_other_packs_do_to_a_model_is_known_by_their_nodes(inside: dict[str, Any]) -> None:
+    assert value(inside, "keys_of_graphs") == {
+        "different": 5,
+        "ids and our own nodes do not count": True,
+        "other checkpoint name": True,
+    }
 
 
 # Samplers, other nodes, files

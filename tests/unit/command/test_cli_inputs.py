@@ -93,13 +93,13 @@ BAD_FILES = {
     "no output folder": (
         "output",
         lambda f: f / "no" / "v.mp4",
-        "expected an existing folder for the output but got",
+        "expected an existing folder but got none",
     ),
     "output is a folder": ("output", lambda f: f, "expected an output ending in .mp4, .mov, .mkv but got"),
     "output not writable": (
         "output",
         lambda f: Path("/proc/v.mp4"),
-        "expected a folder that can be written to but got",
+        "expected a file that can be written but got",
     ),
     "output of another kind": (
         "output",
@@ -152,7 +152,9 @@ def test_output_equals_input(command: Command, capsys: pytest.CaptureFixture[str
     sound = write_sound(command.folder / "v.mp4", tone(0.4), 48_000, "aac")
     before = sound.read_bytes()
     assert command.run(audio=sound) == 2
-    assert "expected an output apart from the inputs but got an input" in error_line(capsys)
+    assert "expected a file apart from the inputs and the other outputs but got one of them" in error_line(
+        capsys
+    )
     assert sound.read_bytes() == before
 
 
@@ -162,7 +164,7 @@ def test_no_disk_space(
     usage = shutil.disk_usage(command.folder)._replace(free=1_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert command.run() == 2
-    assert "MB of free space for the video but got 0 MB" in error_line(capsys)
+    assert "MB of free space but got 0 MB" in error_line(capsys)
 
 
 def test_two_cache_rules(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,70 @@
+"""A name for all that a video depends on: equal jobs get the same one, in this process or the next.
+
+It is made of whole values, so a field that a job gets later is in it from the start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .paste import Paster
+
+_PLAIN = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
+_PIECE = 2**24  # bytes; of a tensor larger than this, the checksums of its pieces stand for them
+
+
+def key_of(value: Any, see: Callable[[Any], Any] = lambda value: value) -> str:
+    """16 hexadecimal digits of a value by its content: dataclasses, mappings, sequences, tensors, plain ones.
+
+    Args:
+        see: what stands for a value, asked for each on the way. It makes known what is not.
+
+    Raises:
+        TypeError: something else is in it, which would be left out in silence.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value, see)
+    return digest.hexdigest()[:16]
+
+
+def _feed(digest: Any, value: Any, see: Callable[[Any], Any]) -> None:
+    value = see(value)
+    if isinstance(value, Tensor):
+        digest.update(f"tensor {tuple(value.shape)} {value.dtype}:".encode())
+        for piece in _pieces(value):
+            digest.update(piece)
+    elif isinstance(value, _PLAIN):
+        text = repr(value).encode()
+        digest.update(f"{type(value).__name__} {len(text)}:".encode() + text)
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)}:".encode())
+        for item in value:
+            _feed(digest, item, see)
+    elif isinstance(value, Mapping):
+        digest.update(f"mapping {len(value)}:".encode())
+        for name in sorted(value, key=str):
+            _feed(digest, (str(name), value[name]), see)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        _feed(digest, fields, see)
+    elif isinstance(value, Paster):
+        _feed(digest, (value.picture, value.crop, value.mask, value.match_colour), see)
+    else:
+        raise TypeError(f"expected a value that a video can be known by but got a {type(value).__name__}")
+
+
+def _pieces(tensor: Tensor) -> Iterator[bytes]:
+    """What stands for a tensor's bytes, a part of it in memory at a time."""
+    rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
+    row_bytes = rows[:1].numel() * rows.element_size()
+    parts = rows.split(max(1, _PIECE // max(1, row_bytes)))
+    for part in parts:
+        data = part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        yield data if len(parts) == 1 else zlib.crc32(data).to_bytes(4, "little")
