@@ -2,6 +2,7 @@
 #   make demo                     render the demo portrait and speech to out/demo.mp4
 #   make test                     all tests; the host and browser suites run where a ComfyUI is found
 #   make check                    ruff, format, pyright and the unit tests (what pre-commit runs)
+#   make test-oldest test-newest  unit tests and the demo with the lowest and the highest versions allowed
 # Choices: PYTHON=/path/to/python3.12  TORCH="torch==2.13.0"  COMFYUI_PATH=/path/to/ComfyUI  DEMO_ARGS="--steps 8"
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -23,7 +24,7 @@ define timed
 	echo "$(1): $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: demo test check parity host browser bench locales fix setup clean python
+.PHONY: demo test test-oldest test-newest check parity host browser bench locales fix setup clean python
 .DEFAULT_GOAL := test
 
 demo: $(CAN_RENDER)
@@ -51,6 +52,13 @@ browser: $(CAN_TEST)
 
 bench: $(CAN_RENDER)
 	$(call timed,make bench,$(VENV_PYTHON) -m benchmarks.flops && $(VENV_PYTHON) -m benchmarks.caching $(BENCH_ARGS))
+
+test-oldest: python
+	"$(PYTHON)" .ci/versions.py oldest "$(PYTHON)"
+	"$(PYTHON)" .ci/versions.py comfyui "$(PYTHON)"
+
+test-newest: python
+	"$(PYTHON)" .ci/versions.py newest "$(PYTHON)"
 
 locales: $(CAN_TEST)
 	WRITE_LOCALES=1 $(VENV_PYTHON) -m pytest tests/host/test_locales.py $(PYTEST_ARGS)

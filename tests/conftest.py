@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was left out, so that green is not mistaken for everything."""
+    """Say which suites ran and which were left out, so that green is not mistaken for everything."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    ran = Counter(report.nodeid.split("/")[1] for report in reports if report.when == "call")
+    terminalreporter.write_line(
+        "ran: " + (", ".join(f"{count} {suite}" for suite, count in ran.items()) or "nothing")
+    )
     if COMFYUI is None:
         terminalreporter.write_line(f"SKIPPED host and browser suites: {NO_COMFYUI}")
 
