@@ -15,6 +15,8 @@ from typing import Any
 Shapes = Mapping[str, tuple[int, ...]]
 
 _UNET_LEVELS = 4
+_MOST_LAYERS = 16  # in a block; MEMO has up to 3, and the nets are built from what the names say
+_MOST_HEADS = 1024
 _FIXED_UNET_OPTIONS: dict[str, tuple[Any, ...]] = {
     # Options of upstream's classes that change what is computed; MEMO uses one value of each.
     "act_fn": ("silu", "swish"),
@@ -99,6 +101,8 @@ class UNet3DConfig(UNetConfig):
         motion = "mid_block.motion_modules.0.temporal_transformer.transformer_blocks"
         table = _shape(shapes, f"{audio}.norm1.class_embedder.embedding_table.weight", part)
         options = config.get("motion_module_kwargs") or {}
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"motion_module_kwargs must be an object ({part} config). Download it again.")
         inferred = cls(
             **sizes,
             out_channels=_shape(shapes, "conv_out.weight", part)[0],
@@ -106,7 +110,7 @@ class UNet3DConfig(UNetConfig):
             motion_levels=tuple(
                 _has(shapes, f"down_blocks.{i}.motion_modules.") for i in range(_UNET_LEVELS)
             ),
-            motion_num_attention_heads=int(options.get("num_attention_heads", 8)),
+            motion_num_attention_heads=_whole(options, "num_attention_heads", 8, part),
             motion_num_transformer_blocks=_count(shapes, motion),
             motion_num_attentions=_count(shapes, f"{motion}.0.attention_blocks"),
             num_emotions=table[0],
@@ -197,25 +201,28 @@ def _infer_unet(config: Mapping[str, Any], shapes: Shapes, part: str) -> dict[st
     for option, allowed in _FIXED_UNET_OPTIONS.items():
         if option in config and config[option] not in allowed:
             raise ConfigError(
-                f"{option} must be {allowed[0]!r} but got {config[option]!r} ({part} config). "
+                f"{option} must be {allowed[0]!r} but got {config[option]!r:.60} ({part} config). "
                 "This is no MEMO network; check which folder the config comes from."
             )
     channels = tuple(
         _shape(shapes, f"down_blocks.{i}.resnets.0.conv1.weight", part)[0] for i in range(_UNET_LEVELS)
     )
-    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+    heads = config.get(key, 8)
+    levels = heads if isinstance(heads, list) else [heads] * _UNET_LEVELS
+    heads = tuple(_whole({key: count}, key, 8, part) for count in levels)
     sizes: dict[str, Any] = {
         "in_channels": _shape(shapes, "conv_in.weight", part)[1],
         "block_out_channels": channels,
         "layers_per_block": _count(shapes, "down_blocks.0.resnets"),
         "attention_levels": tuple(_has(shapes, f"down_blocks.{i}.attentions.") for i in range(_UNET_LEVELS)),
-        "num_attention_heads": (heads,) * _UNET_LEVELS if isinstance(heads, int) else tuple(heads),
+        "num_attention_heads": heads,
         "cross_attention_dim": _shape(
             shapes, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", part
         )[1],
         "use_linear_projection": len(_shape(shapes, "mid_block.attentions.0.proj_in.weight", part)) == 2,
-        "norm_num_groups": int(config.get("norm_num_groups", 32)),
-        "norm_eps": float(config.get("norm_eps", 1e-5)),
+        "norm_num_groups": _whole(config, "norm_num_groups", 32, part),
+        "norm_eps": _epsilon(config, part),
     }
     for key in (
         "in_channels",
@@ -234,12 +241,32 @@ def _infer_unet(config: Mapping[str, Any], shapes: Shapes, part: str) -> dict[st
     return sizes
 
 
+def _whole(config: Mapping[str, Any], key: str, default: int, part: str) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or not 1 <= value <= _MOST_HEADS:
+        raise ConfigError(
+            f"{key} must be a whole number from 1 to {_MOST_HEADS} but got {value!r:.40} ({part} config). "
+            "Download the config again."
+        )
+    return value
+
+
+def _epsilon(config: Mapping[str, Any], part: str) -> float:
+    value = config.get("norm_eps", 1e-5)
+    if type(value) is not float or not 0 < value < 1:
+        raise ConfigError(
+            f"norm_eps must lie between 0 and 1 but got {value!r:.40} ({part} config). "
+            "Download the config again."
+        )
+    return value
+
+
 def _agree(config: Mapping[str, Any], key: str, actual: Any, part: str) -> None:
     said = config.get(key)
     said = tuple(said) if isinstance(said, list) else said
     if said is not None and said != actual:
         raise ConfigError(
-            f"{key} must be {actual}, as in the weights, but got {said} ({part} config). "
+            f"{key} must be {actual}, as in the weights, but got {said!r:.60} ({part} config). "
             "The config and the weights come from different checkpoints; copy both from one place."
         )
 
@@ -259,4 +286,10 @@ def _has(shapes: Shapes, prefix: str) -> bool:
 
 def _count(shapes: Shapes, prefix: str) -> int:
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return len({match.group(1) for key in shapes if (match := pattern.match(key))})
+    found = len({match.group(1) for key in shapes if (match := pattern.match(key))})
+    if found > _MOST_LAYERS:
+        raise ConfigError(
+            f"there must be at most {_MOST_LAYERS} layers but got {found} ({prefix}). "
+            "This is no MEMO network; check which file it is."
+        )
+    return found
