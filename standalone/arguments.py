@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.files.foreign import shown
+from memo_avatar.files.limits import MAX_MESSAGE
 from memo_avatar.inputs import GUIDANCE_SCALE, SIZE, Box
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN, check_margin, parse_box
 from memo_avatar.portrait.faces import FACE_MODES, FaceMode
@@ -85,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, and ours to print."""
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message} See --help." if message.endswith(".") else f"{message}. See --help.")
+        text = shown(message, MAX_MESSAGE)
+        raise CommandError(f"{text} See --help." if text.endswith(".") else f"{text}. See --help.")
 
 
 def parse_video(arguments: Sequence[str]) -> VideoOptions:

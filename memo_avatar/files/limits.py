@@ -34,5 +34,8 @@ MAX_NAME = 300
 MAX_UNKNOWN_BYTES = 4 * 10**9
 """Of a download whose size is not published: the largest of them, emotion2vec, has about 2 GB."""
 
+MAX_MESSAGE = 800
+"""Letters of a message that may repeat what somebody wrote: ten lines of a console."""
+
 MAX_SHOWN = 100
 """Letters of a foreign text that a message repeats."""

@@ -210,6 +210,11 @@ def _infer_unet(config: Mapping[str, Any], shapes: Shapes, part: str) -> dict[st
     key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
     heads = config.get(key, 8)
     levels = heads if isinstance(heads, list) else [heads] * _UNET_LEVELS
+    if len(levels) != _UNET_LEVELS:
+        raise ConfigError(
+            f"{key} must be a number or {_UNET_LEVELS} of them but got {len(levels)} ({part} config). "
+            "Download the config again."
+        )
     heads = tuple(_whole({key: count}, key, 8, part) for count in levels)
     sizes: dict[str, Any] = {
         "in_channels": _shape(shapes, "conv_in.weight", part)[1],

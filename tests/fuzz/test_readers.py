@@ -1,0 +1,64 @@
+"""A value or one line of ours, in no time and no memory, whatever a file or a text says.
+
+The seeds are fixed. `make fuzz` runs as many cases as FUZZ_CASES says over all readers, with new seeds.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.readers import READERS
+
+CASES = int(os.environ.get("FUZZ_CASES", "0"))
+EACH = max(1, CASES // len(READERS)) if CASES else 60
+LONGEST_SECONDS = 1.0
+LONGEST_MESSAGE = 1000
+OURS = ("memo_avatar", "standalone", "teacache_core")
+
+pytestmark = pytest.mark.timeout(0 if CASES else 600)
+
+
+def check(read: Any, given: Any) -> float:
+    """The seconds that a case took; raises whatever is not ours."""
+    started = time.process_time()  # other work on the machine is not ours
+    try:
+        read(given)
+    except Exception as error:
+        message = str(error)
+        if not type(error).__module__.startswith(OURS):
+            raise
+        assert message and len(message) <= LONGEST_MESSAGE, message
+        assert message.isprintable(), ascii(message)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_value_or_one_line_of_ours(name: str, record_property: Any) -> None:
+    reader = READERS[name]
+    seconds = [0.0]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @settings(
+        max_examples=EACH,
+        derandomize=not CASES,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def cases(data: st.DataObject) -> None:
+        seconds.append(check(reader.read, data.draw(reader.given)))
+
+    cases()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"\n{name}: {len(seconds) - 1} cases, slowest {max(seconds):.3f} s, {grown:.0f} MiB more")
+    assert grown < 200
+    assert max(seconds) < LONGEST_SECONDS
