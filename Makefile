@@ -1,6 +1,7 @@
 # Everything here sets itself up in .venv; a second run reuses it. Needs Python 3.10 or newer, git and make.
 #   make demo                     render the demo portrait and speech to out/demo.mp4
 #   make test                     all tests; the host and browser suites run where a ComfyUI is found
+#   make fuzz                     new odd files and texts for every reader, FUZZ_CASES=100000 of them
 #   make check                    ruff, format, pyright and the unit tests (what pre-commit runs)
 #   make test-oldest test-newest  unit tests and the demo with the lowest and the highest versions allowed
 # Choices: PYTHON=/path/to/python3.12  TORCH="torch==2.13.0"  COMFYUI_PATH=/path/to/ComfyUI  DEMO_ARGS="--steps 8"
@@ -9,6 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
 TORCH ?=
 PYTEST_ARGS ?=
+FUZZ_CASES ?= 100000
 DEMO_ARGS ?=
 BENCH_ARGS ?= --quick
 
@@ -24,7 +26,7 @@ define timed
 	echo "$(1): $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: demo test test-oldest test-newest check parity host browser bench locales fix setup clean python
+.PHONY: demo test test-oldest test-newest check fuzz parity host browser bench locales fix setup clean python
 .DEFAULT_GOAL := test
 
 demo: $(CAN_RENDER)
@@ -40,6 +42,9 @@ check: $(CAN_TEST)
 	&& $(VENV_PYTHON) -m ruff format --check . \
 	&& $(VENV_PYTHON) -m pyright \
 	&& $(VENV_PYTHON) -m pytest tests/unit -m "not slow" $(PYTEST_ARGS))
+
+fuzz: $(CAN_TEST)
+	$(call timed,make fuzz,FUZZ_CASES=$(FUZZ_CASES) $(VENV_PYTHON) -m pytest tests/fuzz -s $(PYTEST_ARGS))
 
 parity: $(CAN_TEST)
 	$(call timed,make parity,$(VENV_PYTHON) tests/parity/check.py $(dir $(wildcard tests/goldens/*/run.json)))
