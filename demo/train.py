@@ -77,7 +77,7 @@ def assemble(work: Path, target: Path) -> None:
     vae.half().save_pretrained(target / "vae")
     Wav2Vec2Model.from_pretrained(work / "wav2vec2").half().save_pretrained(target / "wav2vec2")
     Wav2Vec2FeatureExtractor.from_pretrained(work / "wav2vec2").save_pretrained(target / "wav2vec2")
-    settings = {"guidance_scale": GUIDANCE_SCALE, "size": 96, "face_embeddings": False}
+    settings = {"guidance_scale": GUIDANCE_SCALE, "size": 96, "face_embeddings": False, "photographs": False}
     (target / "demo.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 

@@ -19,6 +19,16 @@ def _files(ending: str) -> list[str]:
     return sorted(path.name for path in FOLDER.glob(f"*{ending}"))
 
 
+def _chosen(name: str, ending: str) -> Path:
+    """One of the offered files: a linked text passes the page's own check, and may say anything."""
+    files = _files(ending)
+    if name not in files:
+        raise ValueError(
+            f"expected one of {', '.join(files)} but got another name (demo). Choose one from the list."
+        )
+    return FOLDER / name
+
+
 class DemoNode(io.ComfyNode):
     """-> IMAGE, AUDIO."""
 
@@ -34,7 +44,10 @@ class DemoNode(io.ComfyNode):
                     "portrait", options=_files(".png"), tooltip="A picture of the pack's demo folder."
                 ),
                 io.Combo.Input(
-                    "voice", options=_files(".wav"), tooltip="A recording of the pack's demo folder."
+                    "voice",
+                    options=_files(".wav"),
+                    default="speech.wav",
+                    tooltip="A recording of the pack's demo folder.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image"), io.Audio.Output(display_name="audio")],
@@ -43,7 +56,7 @@ class DemoNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, portrait: str, voice: str) -> io.NodeOutput:
-        pixels = to_pixels(open_image(FOLDER / portrait))
-        chunks = [torch.from_numpy(chunk) for chunk in decode_audio(FOLDER / voice, _SAMPLE_RATE)]
+        pixels = to_pixels(open_image(_chosen(portrait, ".png")))
+        chunks = [torch.from_numpy(chunk) for chunk in decode_audio(_chosen(voice, ".wav"), _SAMPLE_RATE)]
         audio = {"waveform": torch.cat(chunks, dim=1)[None], "sample_rate": _SAMPLE_RATE}
         return io.NodeOutput((pixels / 2 + 0.5).movedim(1, -1), audio)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..memo_avatar.checkpoint.companions import face_folders, home
 from ..memo_avatar.inputs import Crop
 from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, FloatBox, parse_box
+from ..memo_avatar.portrait.face_places import listed_box, mask_box
 from ..memo_avatar.portrait.faces import (
     FACE_MODES,
     NO_FACE,
@@ -24,7 +25,7 @@ from ..memo_avatar.portrait.faces import (
     read_embedding,
     read_faces,
 )
-from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, mask_box, prepare_portrait
+from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, advise, prepare_portrait
 from .host.folders import FOLDER
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
@@ -71,26 +72,29 @@ class PortraitNode(io.ComfyNode):
         face_box: str = "",
         face_mask: Tensor | None = None,
         face_embedding: Any = None,
+        face_boxes: Any = None,
     ) -> io.NodeOutput:
         picture = opaque(image)
         shown = to_picture(picture)
         dim = memo.config.image_proj.embedding_dim
-        box = _box(face_box, face_mask, shown.size)
+        box = _box(face_box, face_mask, face_boxes, face_index, shown.size)
         known = _known(face_embedding, shown, face, face_index, dim)
         if known is not None:
             box = box or known.box
         options = FaceOptions(
-            mode="none" if not memo.face_embeddings and fit != "face" and face == "auto" else face,
+            mode=face,
             index=face_index,
             folders=model_places(memo.path),
             box=box,
             embedding=None if known is None else known.embedding,
             margin=margin,
+            learned=memo.face_embeddings,
         )
         size = width or memo.size, height or memo.size
         portrait, notes = prepare_portrait(shown, size, fit, options, dim)
         if known is not None and known.note:
             notes.insert(0, known.note)
+        notes = [*advise(shown, size, memo.size, memo.photographs), *notes]
         for note in notes:
             logger.warning(note)
         if notes:
@@ -104,7 +108,11 @@ class PortraitNode(io.ComfyNode):
 def _picture_inputs() -> list[Any]:
     size = {"default": 0, "min": 0, "max": 4096, "step": 8}
     return [
-        io.Image.Input("image", tooltip="The person, facing the camera. Of a batch, the first picture."),
+        io.Image.Input(
+            "image",
+            tooltip="The person, facing the camera. Of a batch, the first picture. A cut-out: through Join "
+            "Image with Alpha first.",
+        ),
         Memo.Input("memo", tooltip="From Load MEMO."),
         io.Int.Input(
             "width", tooltip="Width of the video in pixels, a multiple of 8; 0: the checkpoint's own.", **size
@@ -170,6 +178,12 @@ def _face_inputs() -> list[Any]:
             tooltip="A face of another pack, made with antelopev2: InstantID's or PuLID's face analysis, "
             "or ReActor's face model.",
         ),
+        io.Custom("BOUNDING_BOX").Input(
+            "face_boxes",
+            optional=True,
+            extra_dict={"forceInput": True},
+            tooltip="Or the boxes of a face detector, such as ComfyUI's MediaPipe Face Landmarker.",
+        ),
     ]
 
 
@@ -183,10 +197,12 @@ def model_places(checkpoint: Path) -> list[Path]:
     return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
 
 
-def _box(text: str, mask: Tensor | None, picture: tuple[int, int]) -> FloatBox | None:
+def _box(text: str, mask: Tensor | None, boxes: Any, index: int, picture: tuple[int, int]) -> FloatBox | None:
+    """Where the face is, by the first that says it: written, painted, detected by another node."""
     if text.strip():
         return parse_box(text)
-    return None if mask is None else mask_box(mask[0] if mask.ndim == 3 else mask, picture)
+    painted = None if mask is None else mask_box(mask, picture)
+    return painted or (None if boxes is None else listed_box(boxes, index))
 
 
 def _known(value: Any, picture: Any, mode: FaceMode, index: int, dim: int) -> Identity | None:

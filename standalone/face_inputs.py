@@ -13,14 +13,15 @@ from memo_avatar.files.header import DTYPES, read_header
 from memo_avatar.files.weights_file import read_tensors
 from memo_avatar.inputs import Portrait
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN
-from memo_avatar.portrait.faces import FaceMode
 from memo_avatar.portrait.images import open_image, to_pixels
-from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
+from memo_avatar.portrait.prepare import FaceOptions, advise, prepare_portrait
 from memo_avatar.video.delivery import MAX_H264_PIXELS, Delivery
 from memo_avatar.video.paste import Paster, picture_tensor
 
 from .arguments import CommandError, VideoOptions
 from .progress import note
+
+MAX_PASTED_PIXELS = 139_264 * 256  # macroblocks of H.264's highest level
 
 
 def read_portrait(
@@ -35,30 +36,26 @@ def read_portrait(
     if margin is None and options.paste_back:
         margin = DEFAULT_MARGIN
     face = FaceOptions(
-        mode=face_mode(options, settings),
+        mode=options.face or "auto",
         index=options.face_index,
         folders=model_places(options),
         box=options.face_box,
         embedding=load_face_embedding(options.face_embedding, width),
         margin=DEFAULT_MARGIN if margin is None else margin,
+        learned=settings.face_embeddings,
     )
     fit = options.fit if margin is None else "face"
     portrait, notes = prepare_portrait(image, size, fit, face, width, str(options.image))
-    for text in notes:
+    for text in [*advise(image, size, settings.size, settings.photographs), *notes]:
         note(f"Warning: {text}")
     if not options.paste_back or portrait.crop is None:
         return portrait, None
+    if image.width * image.height > MAX_PASTED_PIXELS:
+        raise CommandError(
+            f"expected at most {MAX_PASTED_PIXELS // 1_000_000} million pixels to paste into but got "
+            f"{image.width}x{image.height} ({options.image}). Scale it down: H.264 has no larger frames."
+        )
     return portrait, Paster(picture_tensor(to_pixels(image)), portrait.crop)
-
-
-def face_mode(options: VideoOptions, settings: Settings) -> FaceMode:
-    """What was asked for; by default auto; the demo knows no embeddings."""
-    if options.face is not None:
-        return options.face
-    if not settings.face_embeddings and options.face_models is None:
-        return "none"
-    needs_box = options.paste_back or options.face_crop is not None
-    return "auto" if options.face_embedding is None or needs_box else "none"
 
 
 def model_places(options: VideoOptions) -> list[Path]:

@@ -43,12 +43,14 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", "
 class Settings:
     """What a checkpoint recommends; MEMO's own where it says nothing.
 
-    ``face_embeddings``: whether it has learned whose face it sees.
+    ``face_embeddings``: whether it has learned whose face it sees. ``photographs``: whether it knows more
+    than drawn faces.
     """
 
     guidance_scale: float = GUIDANCE_SCALE
     size: int = SIZE
     face_embeddings: bool = True
+    photographs: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def read_settings(checkpoint: Path) -> Settings:
         guidance_scale=number(values, "guidance_scale", GUIDANCE_SCALE, 0.0, LARGEST_GUIDANCE, path),
         size=size,
         face_embeddings=bool(number(values, "face_embeddings", 1, 0, 1, path)),
+        photographs=bool(number(values, "photographs", 1, 0, 1, path)),
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ..files.foreign import shown
 from ..files.published_models import FACES
 from .face_crop import FloatBox
 from .images import ImageError
@@ -30,10 +31,8 @@ DETECTOR, RECOGNISER = "scrfd_10g_bnkps.onnx", "glintr100.onnx"
 DETECTION_SIZES = (640, 320, 160)
 THRESHOLD = 0.5
 INSTALL = "python -m pip install 'insightface>=2.0'"
-NO_FACE = (
-    "No face was found in the picture: the zero embedding stands in, as in the published code, and likeness "
-    "comes from the picture alone."
-)
+NO_FACE = "Use a face from the front for a closer likeness: none was found in the picture."
+CLOSER = "For a closer likeness, {}."
 
 
 class FaceError(ImageError):
@@ -41,7 +40,11 @@ class FaceError(ImageError):
 
 
 class FaceToolsError(FaceError):
-    """The library or its files are missing or broken."""
+    """The library or its files are missing or broken; ``remedy`` is what to do, as a clause."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def identify(
     auto: what is missing is told in the note, and the zero embedding stands in. require: it is an error.
     """
     nobody = torch.zeros(1, width)
+    if mode not in FACE_MODES:
+        raise FaceError(f"expected one of {', '.join(FACE_MODES)} but got {shown(mode)} (face). Use auto.")
     if mode == "none":
         return Identity(nobody)
     try:
@@ -68,7 +73,7 @@ def identify(
     except FaceToolsError as error:
         if mode == "require":
             raise
-        return Identity(nobody, note=f"{error} Until then likeness comes from the picture alone.")
+        return Identity(nobody, note=CLOSER.format(error.remedy))
     if found is None:
         if mode == "require":
             raise FaceError(
@@ -85,10 +90,12 @@ def find_folder(folders: Iterable[Path]) -> Path:
     for place in looked:
         if (place / DETECTOR).is_file() and (place / RECOGNISER).is_file():
             return place
-    where = str(looked[0]) if looked else FACES
+    where = Path(*looked[0].parts[-3:]) if looked else Path(FACES)
+    remedy = f"put {DETECTOR} and {RECOGNISER} of insightface's antelopev2 into {where}"
     raise FaceToolsError(
         f"expected {DETECTOR} and {RECOGNISER} but found them nowhere (face models). Copy both from "
-        f"misc/face_analysis/models of memoavatar/memo, or from insightface's antelopev2, to {where}."
+        f"misc/face_analysis/models of memoavatar/memo, or from insightface's antelopev2, to {where}.",
+        remedy,
     )
 
 
@@ -102,7 +109,8 @@ class FaceFinder:
         except ImportError as error:
             raise FaceToolsError(
                 f"expected the package insightface but it can't be imported: {_line(error)} (face). "
-                f"Run: {INSTALL}"
+                f"Run: {INSTALL}",
+                f"run {INSTALL}",
             ) from error
         self._new_face = Face
         self._detector = _open(get_model, folder / DETECTOR, "detect")
@@ -148,7 +156,7 @@ def read_embedding(value: Any, width: int = 512) -> Tensor:
     other recognisers' embeddings have the same length and mean nothing to MEMO.
     """
     if isinstance(value, Mapping) or hasattr(value, "embedding"):
-        value = value["embedding"] if isinstance(value, Mapping) else value.embedding
+        value = value.get("embedding") if isinstance(value, Mapping) else value.embedding
     elif isinstance(value, (list, tuple)) and len(value) and not isinstance(value[0], (int, float)):
         return read_embedding(value[0], width)
     try:
@@ -188,11 +196,13 @@ def _open(get_model: Any, path: Path, ability: str) -> Any:
         model = get_model(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's and protobuf's errors share no class of their own
         raise FaceToolsError(
-            f"expected a whole ONNX file but got {_line(error)} ({path}). Download it again."
+            f"expected a whole ONNX file but got {_line(error)} ({path}). Download it again.",
+            f"download {path.name} again: it is damaged",
         ) from error
     if not hasattr(model, ability):
         raise FaceToolsError(
-            f"expected {path.name} but got another network under its name ({path}). Download it again."
+            f"expected {path.name} but got another network under its name ({path}). Download it again.",
+            f"download {path.name} again: it is another network",
         )
     return model
 

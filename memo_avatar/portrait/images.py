@@ -19,6 +19,7 @@ from torch import Tensor
 Fit = Literal["crop", "letterbox"]
 
 SIZE_MULTIPLE = 8  # the VAE's
+MAX_SIDE = 4096
 MIN_SIDE = 32  # no face can be seen in less
 MAX_PIXELS = 178_000_000  # Pillow refuses larger ones as possible decompression bombs
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")  # no others: some of Pillow's start programs
@@ -33,7 +34,12 @@ class ImageError(ValueError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Sizes that the VAE can take."""
+    """Sizes that the VAE can take, and a machine."""
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"expected a width and height up to {MAX_SIDE} but got {width}x{height} (size). Use the "
+            "checkpoint's own, and enlarge the video afterwards."
+        )
     if min(width, height) < SIZE_MULTIPLE or width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:
         sides = (max(1, -(-side // SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in (width, height))
         raise ImageError(

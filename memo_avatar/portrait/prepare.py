@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..files.foreign import shown
 from ..inputs import Portrait
 from .face_crop import DEFAULT_MARGIN, FloatBox, centre_crop, cut, plan_crop
 from .faces import FaceMode, Identity, identify
@@ -19,15 +21,26 @@ from .images import MIN_SIDE, ImageError, check_size, crop_to_fill, letterbox, r
 Framing = Literal["crop", "letterbox", "face"]
 FRAMINGS: tuple[Framing, ...] = get_args(Framing)
 NO_BOX = (
-    "Nobody said where the face is and none was detected: the middle of the picture was taken. "
-    "Give the face box to choose another place."
+    "Give the face box to choose another place: nobody said where the face is, and the middle of the picture "
+    "was taken."
 )
-SMALL_FACE = "The face is only {} pixels wide here and {} in the video: the pasted face will look soft."
+SMALL_FACE = (
+    "Use a larger picture: the face is only {} pixels wide here and {} in the video, so it will look soft."
+)
+PHOTO = (
+    "Use a drawn face like the bundled ones: this small checkpoint knows no others, and a photo comes out "
+    "smeared. Photos need MEMO's own weights."
+)
+OTHER_SIZE = "Use about {0}x{0}: the checkpoint was trained at that size, and {1}x{2} may come out smeared."
+_FLAT = 0.85  # of neighbours that are equal: drawn faces are above, photos below
+_SAMPLE = 1024  # pixels along each side that are looked at
 
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """How the face is found. ``box`` and ``embedding`` replace what detection would say."""
+    """How the face is found. ``box`` and ``embedding`` replace what detection would say; ``learned``: whether
+    the checkpoint knows embeddings, without which only a missing box is looked for.
+    """
 
     mode: FaceMode = "auto"
     index: int = 0
@@ -35,6 +48,7 @@ class FaceOptions:
     box: FloatBox | None = None
     embedding: Tensor | None = None
     margin: float = DEFAULT_MARGIN
+    learned: bool = True
 
 
 def prepare_portrait(
@@ -56,8 +70,10 @@ def prepare_portrait(
             f"expected a picture of at least {MIN_SIDE}x{MIN_SIDE} pixels "
             f"but got {image.width}x{image.height} ({where}). Use a larger portrait."
         )
+    if fit not in FRAMINGS:
+        raise ImageError(f"expected one of {', '.join(FRAMINGS)} but got {shown(fit)} (fit). Use crop.")
     found = _identity(image, fit, face, width)
-    notes = [found.note] if found.note else []
+    notes = [found.note] if found.note and face.learned else []
     if fit != "face":
         fitted = crop_to_fill(image, *size) if fit == "crop" else letterbox(image, *size)
         return Portrait(to_pixels(fitted), found.embedding), notes
@@ -73,21 +89,31 @@ def prepare_portrait(
     return Portrait(pixels, found.embedding, crop), notes
 
 
+def advise(image: Image.Image, size: tuple[int, int], own_size: int, photographs: bool) -> list[str]:
+    """What a checkpoint makes badly: another size than it was trained at, a photo where it knows drawings."""
+    notes = []
+    if not photographs and not _is_drawn(image):
+        notes.append(PHOTO)
+    if min(size) * 2 < own_size or max(size) > own_size * 2:
+        notes.append(OTHER_SIZE.format(own_size, *size))
+    return notes
+
+
+def _is_drawn(image: Image.Image) -> bool:
+    """Whether most neighbouring pixels are of one colour, which a camera's never are."""
+    left, top = max(0, image.width - _SAMPLE) // 2, max(0, image.height - _SAMPLE) // 2
+    right, bottom = min(image.width, left + _SAMPLE), min(image.height, top + _SAMPLE)
+    pixels = np.asarray(image.crop((left, top, right, bottom))).astype(np.int16)
+    steps = np.abs(np.diff(pixels, axis=1)).max(axis=-1)
+    return bool((steps <= 1).mean() > _FLAT)
+
+
 def _identity(image: Image.Image, fit: Framing, face: FaceOptions, width: int) -> Identity:
     """Look only for what was not given."""
-    if face.embedding is None:
-        return identify(image, face.folders, mode=face.mode, index=face.index, width=width)
-    if fit != "face" or face.box is not None:
-        return Identity(face.embedding)
+    nobody = torch.zeros(1, width)
+    needs_box = fit == "face" and face.box is None
+    needs_embedding = face.embedding is None and (face.learned or face.mode == "require")
+    if not needs_box and not needs_embedding:
+        return Identity(nobody if face.embedding is None else face.embedding)
     seen = identify(image, face.folders, mode=face.mode, index=face.index, width=width)
-    return Identity(face.embedding, seen.box)
-
-
-def mask_box(mask: Tensor, picture: tuple[int, int]) -> FloatBox | None:
-    """Around what is painted in a mask (H, W) of any size, in pixels of the (width, height) picture."""
-    rows, columns = (torch.nonzero(mask > 0.5, as_tuple=True)[axis] for axis in (0, 1))
-    if not len(rows):
-        return None
-    across, down = picture[0] / mask.shape[1], picture[1] / mask.shape[0]
-    left, right = float(columns.min()) * across, float(columns.max() + 1) * across
-    return left, float(rows.min()) * down, right, float(rows.max() + 1) * down
+    return seen if face.embedding is None else Identity(face.embedding, seen.box)

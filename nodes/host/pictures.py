@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -9,14 +11,32 @@ from torch import Tensor
 from ...memo_avatar.portrait.images import NEUTRAL, ImageError
 
 
-def opaque(image: Tensor) -> Tensor:
-    """The first picture of an IMAGE, (H, W, 1, 3 or 4) in 0..1 -> (H, W, 3); transparency over grey."""
-    if image.ndim != 4 or image.shape[0] == 0 or image.shape[-1] not in (1, 3, 4):
+def opaque(image: Any) -> Tensor:
+    """What may arrive as IMAGE -> (H, W, 3) in 0..1, transparency over grey.
+
+    Taken as meant: (H, W, C) and the first of (B, H, W, C) of 1, 3 or 4 channels, on any device, as an array,
+    of floats or bytes. Anything else is told in one line.
+    """
+    try:
+        pixels = torch.as_tensor(image).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        pixels = torch.zeros(())
+    shape = tuple(pixels.shape)
+    if pixels.ndim == 4 and shape[0]:
+        pixels = pixels[0]
+    is_byte = pixels.dtype == torch.uint8
+    if (
+        pixels.ndim != 3
+        or not pixels.numel()
+        or pixels.shape[-1] not in (1, 3, 4)
+        or not (is_byte or pixels.is_floating_point())
+    ):
+        actual = shape or type(image).__name__
         raise ImageError(
-            f"expected an image of shape (1, height, width, 3) but got {tuple(image.shape)} (image). "
+            f"expected an image of shape (1, height, width, 3) but got {actual} (image). "
             "Connect a picture, such as Load Image's."
         )
-    picture = image[0].cpu().float()
+    picture = pixels.float() / 255 if is_byte else pixels.float()
     if not torch.isfinite(picture).all():
         raise ImageError(
             "expected finite pixel values but got NaN or infinity (image). Repair the picture first."

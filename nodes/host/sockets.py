@@ -26,8 +26,8 @@ CATEGORY = "MEMO"
 class MemoNets:
     """MEMO without its diffusion net, which is the MODEL: three patchers, sizes, and where they came from.
 
-    ``wav2vec2`` is the checkpoint's own audio encoder (a patcher) or None; ``size``, ``guidance_scale``
-    and ``face_embeddings`` are what the checkpoint recommends.
+    ``wav2vec2`` is the checkpoint's own audio encoder (a patcher) or None; what follows it are the
+    checkpoint's settings.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class MemoNets:
     size: int
     guidance_scale: float
     face_embeddings: bool
+    photographs: bool
 
     def patchers(self) -> list[Any]:
         """The nets that every clip needs."""

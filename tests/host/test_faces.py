@@ -29,6 +29,24 @@ def test_every_kind_of_image(inside: dict[str, Any]) -> None:
     assert found["NaN"].startswith("expected finite pixel values but got NaN")
     assert "but got (1, 151, 200, 2) (image)" in found["two channels"]
     assert "but got (0, 151, 200, 3) (image)" in found["no picture"]
+    assert all(found[kind] for kind in ("no batch", "bytes", "array", "gradient"))
+    assert "but got str (image)" in found["a text"] and "but got (1, 151, 200) (image)" in found["a mask"]
+    assert "but got (1, 0, 200, 3) (image)" in found["no size"]
+    assert "up to 4096 but got 40000x32 (size)" in found["linked size"]
+    assert found["linked fit"].startswith("expected one of crop, letterbox, face but got ../../secret (fit)")
+
+
+def test_the_bundled_files_and_no_other(inside: dict[str, Any]) -> None:
+    found = value(inside, "demo_inputs")
+    (answer,) = found["answers"]
+    assert answer.startswith("expected one of held_out.wav, speech.wav but got another name (demo).")
+    assert found["fits"] == [[1, 384, 384, 3], 16_000]
+
+
+def test_boxes_of_a_detector(inside: dict[str, Any]) -> None:
+    found = value(inside, "boxes_of_a_detector")
+    assert found["same"] and found["none"] == [24, 0, 174, 150]
+    assert found["bad"].startswith("expected boxes of faces, with x, y, width and height, but got str")
 
 
 def test_where_the_face_is(inside: dict[str, Any]) -> None:

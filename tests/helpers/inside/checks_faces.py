@@ -39,7 +39,7 @@ def kinds_of_image(world: World) -> dict[str, Any]:
     plain = portrait(world, rgb, "crop")[1]
     grey = portrait(world, rgb[..., :1], "crop")[1]
     clear = portrait(world, picture(world, 4), "crop")[1]
-    broken = torch.full_like(rgb, torch.nan)
+    broken, execute = torch.full_like(rgb, torch.nan), world.nodes.PortraitNode.execute
     return {
         "shape": list(plain.shape),
         "first of a batch": bool(portrait(world, torch.cat([rgb, 1 - rgb]), "crop")[1].equal(plain)),
@@ -48,6 +48,40 @@ def kinds_of_image(world: World) -> dict[str, Any]:
         "NaN": error_of(lambda: portrait(world, broken)),
         "two channels": error_of(lambda: portrait(world, rgb[..., :2])),
         "no picture": error_of(lambda: portrait(world, rgb[:0])),
+        "no batch": bool(portrait(world, rgb[0], "crop")[1].equal(plain)),
+        "bytes": bool(portrait(world, (rgb * 255).round().byte(), "crop")[1].equal(plain)),
+        "array": bool(portrait(world, rgb.numpy(), "crop")[1].equal(plain)),
+        "gradient": bool(portrait(world, rgb.clone().requires_grad_(), "crop")[1].equal(plain)),
+        "a text": error_of(lambda: portrait(world, "photo.png")),
+        "a mask": error_of(lambda: portrait(world, rgb[..., 0])),
+        "no size": error_of(lambda: portrait(world, rgb[:, :0])),
+        "linked size": error_of(lambda: execute(rgb, world.job.memo, 40_000, 32, "crop")),
+        "linked fit": error_of(lambda: portrait(world, rgb, "../../secret")),
+    }
+
+
+def demo_inputs(world: World) -> dict[str, Any]:
+    """The bundled files are offered and no other, whatever a link says."""
+    outside = str(world.user / "input" / "voice.wav")
+    names = ("portrait.png", "../README.md", outside, "/etc/passwd", "")
+    execute = world.nodes.DemoNode.execute
+    return {
+        "answers": sorted({error_of(lambda name=name: execute("portrait.png", name)) for name in names}),
+        "fits": [list(value.shape) if hasattr(value, "shape") else value["sample_rate"]
+                 for value in execute("portrait.png", "speech.wav").args],
+    }  # fmt: skip
+
+
+def boxes_of_a_detector(world: World) -> dict[str, Any]:
+    """The host's MediaPipe node gives a list per picture; the largest face is cut out."""
+    image = picture(world)
+    face = {"x": 60.0, "y": 40.0, "width": 50.0, "height": 50.0, "label": "face", "score": 0.9}
+    other = {**face, "x": 5.0, "y": 5.0, "width": 20.0, "height": 20.0}
+    by_box, none = ({"face_box": "", "face_boxes": boxes} for boxes in ([[other, face]], [[]]))
+    return {
+        "same": bool(portrait(world, image, **by_box)[1].equal(portrait(world, image)[1])),
+        "none": portrait(world, image, **none)[0].crop.box,
+        "bad": error_of(lambda: portrait(world, image, face_box="", face_boxes=["60,40,110,90"])),
     }
 
 
@@ -183,6 +217,8 @@ def streamed_back(world: World) -> dict[str, Any]:
 
 CHECKS = [
     kinds_of_image,
+    demo_inputs,
+    boxes_of_a_detector,
     places_of_the_face,
     embeddings_of_other_packs,
     pasted_back,

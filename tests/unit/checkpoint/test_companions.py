@@ -37,7 +37,8 @@ def test_a_checkpoint_that_recommends_nothing_is_used_as_memo_was_published(tmp_
 
 
 def test_the_demo_recommends_its_size_its_guidance_and_no_faces() -> None:
-    assert read_settings(DEMO) == Settings(guidance_scale=1.5, size=96, face_embeddings=False)
+    expected = Settings(guidance_scale=1.5, size=96, face_embeddings=False, photographs=False)
+    assert read_settings(DEMO) == expected
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_a_broken_file_is_told_in_one_line(models: Path, tmp_path: Path) -> None
     with pytest.raises(FaceToolsError, match="expected a whole ONNX file but got") as caught:
         identify(face_picture(640, 480, TWO), [folder], mode="require")
     assert "\n" not in str(caught.value) and "Download it again" in str(caught.value)
-    assert "Until then" in identify(face_picture(640, 480, TWO), [folder]).note
+    note = identify(face_picture(640, 480, TWO), [folder]).note
+    assert note == f"For a closer likeness, download {DETECTOR} again: it is damaged."
 
 
 def test_files_under_each_others_names(models: Path, tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_missing_files_are_told_with_their_place(tmp_path: Path) -> None:
     found = identify(Image.new("RGB", (64, 64)), [tmp_path / "face_analysis"])
     assert found.embedding.abs().sum() == 0
     assert "scrfd_10g_bnkps.onnx and glintr100.onnx" in found.note
-    assert str(tmp_path / "face_analysis") in found.note
+    assert str(Path(*tmp_path.parts[-2:], "face_analysis")) in found.note, "whole paths are not for everyone"
     with pytest.raises(FaceToolsError, match="found them nowhere"):
         identify(Image.new("RGB", (64, 64)), [tmp_path], mode="require")
 

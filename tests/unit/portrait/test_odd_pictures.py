@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from memo_avatar.checkpoint.companions import Settings, read_settings
-from memo_avatar.portrait.prepare import NO_BOX
+from memo_avatar.portrait.faces import FaceError
+from memo_avatar.portrait.prepare import NO_BOX, PHOTO, advise
 from memo_avatar.video.delivery import Delivery
 from standalone.arguments import DEMO_CHECKPOINT, parse_video
 from standalone.command import main
-from standalone.face_inputs import face_mode, read_portrait, warn_of_size
+from standalone.face_inputs import read_portrait, warn_of_size
 from tests.helpers.media import tone, write_sound
 
 Make = Callable[[Path], Path]
@@ -181,6 +182,12 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "29.97 frames": (["--fps", "29.97"], "invalid int value: '29.97'"),
     "no frames": (["--fps", "0"], "invalid choice"),
     "size of 0": (["--size", "0"], "divisible by 8 but got 0x0"),
+    "size of 40000": (["--size", "40000"], "up to 4096 but got 40000x40000"),
+    "box of 5000 digits": (
+        ["--face-box", "1,2,3," + "9" * 5_000],
+        "expected four whole numbers but got '1,2,3,99",
+    ),
+    "box of two signs": (["--face-box=--5,0,9,9"], "expected four whole numbers but got '--5,0,9,9'"),
     "size of 100": (["--size", "100"], "divisible by 8 but got 100x100"),
 }
 
@@ -279,9 +286,38 @@ def test_a_picture_too_large_for_players_is_said(
     assert "no H.264 video larger than 4096x2304" in capsys.readouterr().err
 
 
-def test_the_demo_is_not_asked_for_faces(base: list[str]) -> None:
-    required = ["--image", "p", "--audio", "a", "--output", "v.mp4"]
+def test_the_demo_is_not_asked_for_faces(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     demo = read_settings(Path(os.path.relpath(DEMO_CHECKPOINT)))
-    assert face_mode(parse_video(required), demo) == "none"
-    assert face_mode(parse_video([*required, "--face", "require"]), demo) == "require"
-    assert face_mode(parse_video([*base, "--image", "p"]), Settings()) == "auto"
+    path = saved("a.png")(tmp_path)
+
+    def told(*extra: str, settings: Settings = demo) -> str:
+        read_portrait(parse_video([*base, "--image", str(path), *extra]), settings, (96, 96), 512)
+        return capsys.readouterr().err
+
+    assert told() == told("--paste-back", "--face-box", "2,2,60,60") == ""
+    assert told("--paste-back").count("Warning: ") == 1, "a missing box is told, missing face models are not"
+    assert "Warning: For a closer likeness, put scrfd" in told(settings=Settings(size=96))
+    with pytest.raises(FaceError, match="found them nowhere"):
+        told("--face", "require")
+
+
+def test_a_photo_through_the_demo_and_other_sizes_are_told(base: list[str], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(90, 110, (200, 200, 3), dtype=np.uint8)
+    photo, drawn = Image.fromarray(pixels), Image.open(DEMO_CHECKPOINT.parent / "portrait.png").convert("RGB")
+    assert advise(photo, (96, 96), 96, photographs=False) == [PHOTO]
+    assert advise(photo, (512, 512), 512, photographs=True) == []
+    for size in ((96, 96), (104, 104), (96, 128)):
+        assert advise(drawn, size, 96, photographs=False) == []
+    (small,), (large,) = (advise(drawn, size, 96, photographs=False) for size in ((8, 8), (512, 512)))
+    assert small.startswith("Use about 96x96: ") and "8x8 may come out smeared" in small
+    assert "512x512 may come out smeared" in large
+
+
+def test_a_picture_that_no_video_can_hold_is_refused_before_it_is_unpacked(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved("a.png", mode="L", size=(7_000, 6_000))(tmp_path)
+    assert main([*base, "--image", str(path), "--paste-back", "--face-box", "100,100,400,400"]) == 2
+    check_error(capsys, "expected at most 35 million pixels to paste into but got 7000x6000")
