@@ -1,6 +1,20 @@
-"""A portrait and a voice in, a talking video out. See `python teacache_memo.py --help`."""
+"""A portrait and a voice in, a talking video out. See `python teacache_memo.py --help`.
+
+`from teacache_memo import teacache_forward` gives the original TeaCache4Memo script what it asks for
+(`standalone.original_script`).
+"""
 
 import sys
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Made when it is asked for: only then is the published package needed."""
+    if name != "teacache_forward":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from standalone.original_script import published_forward
+
+    return published_forward()
 
 
 def main() -> int:

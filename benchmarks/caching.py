@@ -3,21 +3,19 @@
     python -m benchmarks.caching [--videos 8] [--clips 4] [--quick]
 
 Held-out people and voices; every row makes the same videos from the same noise. Two references: the 20-step
-Euler video without a cache ("the same video as before") and a 100-step one ("the right video"). Finished
-videos are kept under out/, so a run that was stopped goes on where it was. Prints a table; the last line is
-JSON; --write keeps both under benchmarks/results/.
+Euler video without a cache ("the same video as before") and a 100-step one ("the converged video"). What is
+finished is kept under out/, so a run that was stopped goes on where it was. Prints a table; the last line is
+JSON; --write keeps both under benchmarks/results/, --finished writes what there is without making more.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from benchmarks.caching_bench import (
     CALIBRATION_CLIPS,
     CALIBRATION_VIDEOS,
     CONVERGED_STEPS,
+    ROOT,
+    Bench,
+    Run,
     make_reference,
     measure,
     method_names,
@@ -39,11 +39,8 @@ from benchmarks.caching_bench import (
 )
 from benchmarks.caching_methods import DEFAULT, STEPS, euler
 from demo.evaluate import CHECKPOINT, FRAMES
-from teacache_core import Fingerprint
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("benchmarks", "demo", "memo_avatar", "standalone", "teacache_core")
-WEIGHTS = Path("diffusion_net") / "diffusion_pytorch_model.safetensors"
+GUIDANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,10 @@ class Row:
         return cls(method, computed, STEPS / computed if asked else 1.0, **means)
 
 
-def make_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+def make_rows(options: argparse.Namespace, run: Run) -> Iterator[Row]:
     """Row after row, the videos spread over the workers."""
     context = multiprocessing.get_context("spawn")
-    settings = (options.checkpoint, options.videos, options.clips, folder)
-    with context.Pool(options.workers, start_worker, settings) as pool:
+    with context.Pool(options.workers, start_worker, (run,)) as pool:
         subjects = range(options.videos)
         references = [(subject, steps) for steps in (CONVERGED_STEPS, STEPS) for subject in subjects]
         pool.map(make_reference, references, chunksize=1)
@@ -122,11 +118,10 @@ def document(rows: Sequence[Row], seconds: float) -> dict[str, Any]:
 
 def card(options: argparse.Namespace) -> str:
     """What was measured, on what."""
-    guidance_scale = json.loads((options.checkpoint / "demo.json").read_text())["guidance_scale"]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{options.videos} held-out videos x {options.clips} clips of {FRAMES} frames, "
-        f"guidance {guidance_scale}, {STEPS} Euler steps as reference, {CONVERGED_STEPS} as converged; "
+        f"guidance {options.guidance:g}, {STEPS} Euler steps as reference, {CONVERGED_STEPS} as converged; "
         f"{platform.machine()}, {os.cpu_count()} cores, {gpu}, torch {torch.__version__}; seconds are the "
         f"processor's. Thresholds and schedules come from {CALIBRATION_VIDEOS} other people x "
         f"{CALIBRATION_CLIPS} clips."
@@ -141,6 +136,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 videos x 2 clips")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "caching", help="finished rows")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, help="default: %(default)s, the demo's")
+    parser.add_argument("--finished", action="store_true", help="only what is measured already")
     parser.add_argument("--rows", default="", help="only methods whose name has this pattern")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     parser.add_argument("--write", action="store_true", help="keep table and JSON in benchmarks/results/")
@@ -150,22 +147,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def finished_key(options: argparse.Namespace) -> str:
-    """Names the folder of finished videos: by checkpoint, length and every line of code that makes them."""
-    weights = Fingerprint.of(load_file(options.checkpoint / WEIGHTS))
-    digest = hashlib.sha256(json.dumps([weights.to_json(), options.clips]).encode())
-    used = [module for name, module in sys.modules.items() if name.split(".")[0] in PACKAGES]
-    for source in sorted({Path(module.__file__) for module in used if module.__file__}):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:10]
+def finished_rows(run: Run) -> Iterator[Row]:
+    """The rows of which every video is measured already, in the order of their names' costs."""
+    bench = Bench(run)
+    for method in bench.methods:
+        paths = [bench.rows / f"{slug(method.name)}_{subject.seed}.json" for subject in bench.subjects]
+        if all(path.is_file() for path in paths):
+            yield Row.mean(method.name, [json.loads(path.read_text()) for path in paths])
 
 
 def main() -> None:
     """Make every row, print the table and the JSON."""
     options = parse()
-    key = finished_key(options)
+    run = Run(options.checkpoint, options.videos, options.clips, options.guidance, options.folder)
     rows: list[Row] = []
-    for row in make_rows(options, options.folder / key):
+    for row in finished_rows(run) if options.finished else make_rows(options, run):
         rows.append(row)
         print(table(rows[-1:], rows[0].seconds).splitlines()[-1], flush=True)
     text = f"{card(options)}\n\n{table(rows, rows[0].seconds)}\n"
@@ -173,7 +169,7 @@ def main() -> None:
     result = json.dumps(document(rows, rows[0].seconds))
     if options.write:
         machine = slug(torch.cuda.get_device_name()) if torch.cuda.is_available() else f"cpu{os.cpu_count()}"
-        name = f"caching_{machine}_{datetime.now(timezone.utc):%Y%m%d}"
+        name = f"caching_guidance{options.guidance:g}_{machine}_{datetime.now(timezone.utc):%Y%m%d}"
         results = ROOT / "benchmarks" / "results"
         results.mkdir(exist_ok=True)
         (results / f"{name}.json").write_text(result + "\n")

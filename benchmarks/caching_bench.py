@@ -1,18 +1,23 @@
 """The work of `benchmarks.caching`: videos of the demo model, measured one by one in several processes.
 
-Every finished video and measurement is kept in a folder, so a run that was stopped goes on where it was.
+Every reference video and every measurement is kept in a folder, so a run that was stopped goes on where it
+was. References outlive changes of the caches; measurements outlive changes of what they do not use.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
@@ -24,10 +29,52 @@ from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
 from memo_avatar.clips.loop import generate_clips
 from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.files.disk import replacing
 from memo_avatar.inputs import Portrait, Voice
-from teacache_core import Calibration
+from teacache_core import Calibration, Fingerprint
 
 CONVERGED_STEPS = 100
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = Path("diffusion_net") / "diffusion_pytorch_model.safetensors"
+MODEL_CODE = ("memo_avatar/model", "memo_avatar/clips", "memo_avatar/voice")
+CACHE_CODE = ("teacache_core",)
+"""A changed rival needs its rows deleted by hand: adding one must not throw away all the others."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is measured, and where finished work is kept."""
+
+    checkpoint: Path
+    videos: int
+    clips: int
+    guidance_scale: float
+    folder: Path
+
+    def references(self) -> Path:
+        """The folder of plain videos: named by checkpoint, length, guidance and the code that makes them."""
+        weights = Fingerprint.of(load_file(self.checkpoint / WEIGHTS))
+        made_of = [weights.to_json(), self.clips, self.guidance_scale]
+        return self.folder / digest("references", made_of, MODEL_CODE)
+
+    def rows(self) -> Path:
+        """The folder of measurements: the caches' code counts as well."""
+        return self.references() / digest("rows", [], CACHE_CODE)
+
+
+def digest(name: str, values: list[Any], code: Sequence[str]) -> str:
+    """A folder's name that changes with values and with any line of code."""
+    found = hashlib.sha256(json.dumps(values).encode())
+    for part in code:
+        for source in sorted((ROOT / part).rglob("*.py")):
+            found.update(source.read_bytes())
+    return f"{name}_{found.hexdigest()[:10]}"
+
+
+def save(path: Path, value: Any) -> None:
+    """For `torch.load`; a reader never finds half of it."""
+    with replacing(path) as part:
+        torch.save(value, part)
 
 
 @dataclass(frozen=True)
@@ -43,19 +90,21 @@ class Subject:
 class Bench:
     """The demo model, its subjects, and the folder where finished work is kept."""
 
-    def __init__(self, checkpoint: Path, videos: int, clips: int, folder: Path) -> None:
-        self.demo, self.folder = DemoModel.load(checkpoint), folder
-        cases = held_out_cases(videos, clips, self.demo.size)
+    def __init__(self, run: Run) -> None:
+        self.demo = replace(DemoModel.load(run.checkpoint), guidance_scale=run.guidance_scale)
+        cases = held_out_cases(run.videos, run.clips, self.demo.size)
         self.subjects = [make_subject(self.demo, case, seed) for seed, case in enumerate(cases)]
-        folder.mkdir(parents=True, exist_ok=True)
+        self.references, self.rows = run.references(), run.rows()
+        for folder in (self.references, self.rows):
+            folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def learned(self) -> Learned:
         """What other people's videos teach; recorded once."""
-        path = self.folder / "learned.pt"
+        path = self.references / "learned.pt"
         if not path.exists():
             learned = learn(self.demo)
-            torch.save((learned.calibration.to_json(), learned.traces), path)
+            save(path, (learned.calibration.to_json(), learned.traces))
             return learned
         calibration, traces = torch.load(path, weights_only=False)  # this program's own file
         return Learned(Calibration.from_json(calibration), traces)
@@ -86,17 +135,19 @@ class Bench:
 
     def reference(self, subject: Subject, steps: int) -> tuple[Tensor, float]:
         """(frames, seconds) of a plain Euler video, made once."""
-        path = self.folder / f"euler_{steps}_{subject.seed}.pt"
+        path = self.references / f"euler_{steps}_{subject.seed}.pt"
         if not path.exists():
             frames, _, _, seconds = self.video(subject, euler(steps))
-            torch.save((frames, seconds), path)
+            save(path, (frames, seconds))
         return torch.load(path)
 
     def measure(self, method: Method, subject: Subject) -> dict[str, float]:
         """One video against both references; evaluations per clip. From the folder if it is there."""
-        path = self.folder / f"{slug(method.name)}_{subject.seed}.json"
+        path = self.rows / f"{slug(method.name)}_{subject.seed}.json"
         if not path.exists():
-            path.write_text(json.dumps(self._measure(method, subject)))
+            measured = json.dumps(self._measure(method, subject))
+            with replacing(path) as part:
+                part.write_text(measured, encoding="utf-8")
         return json.loads(path.read_text())
 
     def _measure(self, method: Method, subject: Subject) -> dict[str, float]:
@@ -140,11 +191,11 @@ def learn(demo: DemoModel) -> Learned:
 _worker: Bench | None = None
 
 
-def start_worker(checkpoint: Path, videos: int, clips: int, folder: Path) -> None:
+def start_worker(run: Run) -> None:
     """A process of one thread: threads of one process wait for each other after every small operation."""
     global _worker
     torch.set_num_threads(1)
-    _worker = Bench(checkpoint, videos, clips, folder)
+    _worker = Bench(run)
 
 
 def worker() -> Bench:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.forecast_rivals import (
+    HiCache,
+    MeanCache,
+    Spectrum,
+    TaylorSeer,
+    Zeus,
+    plan_meancache,
+)
 from benchmarks.rivals import (
     Counter,
     EasyCache,
@@ -27,13 +35,14 @@ from benchmarks.rivals import (
 )
 from memo_avatar.clips.solvers import Solver, sample_adams_bashforth, sample_euler
 from teacache_core import Calibration, StepCache, StepCacheConfig
-from teacache_core.calibration import count_computed
+from teacache_core.calibration.rescale import count_computed
 
 STEPS = 20
-COSTS = {2.0: 10, 2.5: 8, 1.5: 13}
-"""Times fewer -> computed evaluations of 20."""
-THRESHOLDS = {1.5: 0.09, 2.0: 0.15, 2.5: 0.25}
-DEFAULT = "schedule, forecast 2.0x"
+COSTS = (10, 8, 6, 5, 4, 13, 7)
+"""Computed evaluations of 20, the most wanted first."""
+THRESHOLDS = {13: 0.09, 10: 0.15, 8: 0.25}
+"""TeaCache's published ones, by the evaluations that they stand for."""
+DEFAULT = "this cache, same video 10"
 
 Wrap = Any
 """`wrap_denoiser` of the clip loop."""
@@ -79,15 +88,17 @@ def ours(
     name: str, config: StepCacheConfig, calibration: Calibration | None, solver: Solver = sample_euler
 ) -> Method:
     """`teacache_core` with these settings."""
+    guidance_scale = None if calibration is None else calibration.guidance_scale
+    euler = solver is sample_euler
 
     def start() -> tuple[Wrap, Callable[[], tuple[int, int]]]:
-        cache = StepCache(config, calibration)
+        cache = StepCache(config, calibration, guidance_scale=guidance_scale)
 
         def counted() -> tuple[int, int]:
             totals = cache.report.totals()
             return totals.evaluations, totals.computed
 
-        return cache.wrap, counted
+        return partial(cache.wrap, euler=euler), counted
 
     return Method(name, start, solver=solver)
 
@@ -157,64 +168,63 @@ class _Traced:
 def methods(learned: Learned) -> list[Method]:
     """Every row, the most wanted first."""
     rows = [euler(STEPS)]
-    for group in (_main_rows, _rivals, _variants):
-        for speedup in COSTS:
-            rows += group(learned, speedup)
+    for group in (_main_rows, _forecasting_rivals, _reusing_rivals, _variants):
+        for count in COSTS:
+            rows += group(learned, count)
     return rows
 
 
-def _main_rows(learned: Learned, speedup: float) -> list[Method]:
-    """Our presets, plain solvers, TeaCache as published, uniform skipping."""
-    count, times, known = COSTS[speedup], f"{speedup}x", learned.calibration
-    target = StepCacheConfig(target_speedup=speedup)
-    raw = StepCacheConfig.published(learned.raw_threshold(count, compute_last=True))
-    scaled = StepCacheConfig.published(THRESHOLDS[speedup])
+def _main_rows(learned: Learned, count: int) -> list[Method]:
+    """Our two targets, and plain sampling."""
+    same = StepCacheConfig(target_speedup=STEPS / count)
     return [
-        ours(f"schedule, forecast {times}", target, known),
-        ours(f"schedule, forecast + Adams-Bashforth {times}", target, known, sample_adams_bashforth),
+        ours(f"this cache, same video {count}", same, learned.calibration),
+        ours(f"this cache, converged video {count}", replace(same, target="converged"), learned.calibration),
         euler(count),
         plain("Adams-Bashforth", sample_adams_bashforth, count),
-        ours(f"TeaCache as published, uncalibrated {times}", raw, None),
-        ours(f"TeaCache as published, calibrated {times}", scaled, known),
-        ours(f"uniform, forecast {times}", StepCacheConfig(step_mask=uniform_mask(count)), None),
     ]
 
 
-def _rivals(learned: Learned, speedup: float) -> list[Method]:
-    """The caches of others."""
-    count, times = COSTS[speedup], f"{speedup}x"
+def _forecasting_rivals(learned: Learned, count: int) -> list[Method]:
+    """Caches that forecast, as ours does."""
+    mask = uniform_mask(count)
+    return [
+        rival(f"TaylorSeer, order 1 {count}", TaylorSeer, mask=mask, order=1),
+        rival(f"TaylorSeer, order 2 {count}", TaylorSeer, mask=mask, order=2),
+        rival(f"HiCache, order 2 {count}", HiCache, mask=mask, order=2),
+        rival(f"ZEUS {count}", Zeus, mask=mask),
+        rival(f"Spectrum {count}", Spectrum, mask=mask),
+        rival(f"MeanCache {count}", MeanCache, windows=plan_meancache(learned.traces, count)),
+    ]
+
+
+def _reusing_rivals(learned: Learned, count: int) -> list[Method]:
+    """Caches that answer with what they have stored."""
     fit = partial(fit_threshold, traces=learned.traces, computed=count)
     ratios = torch.tensor([trace.ratios() for trace in learned.traces]).mean(0).tolist()
+    raw = StepCacheConfig.published(learned.raw_threshold(count, compute_last=True))
     return [
-        rival(f"EasyCache {times}", EasyCache, threshold=fit(play_easycache)),
-        rival(f"MagCache {times}", MagCache, threshold=fit(play_magcache), ratios=ratios),
-        rival(f"First-block cache {times}", FirstBlockCache, threshold=fit(play_first_block)),
+        ours(f"TeaCache as published {count}", raw, None),
+        rival(f"EasyCache {count}", EasyCache, threshold=fit(play_easycache)),
+        rival(f"MagCache {count}", MagCache, threshold=fit(play_magcache), ratios=ratios),
+        rival(f"First-block cache {count}", FirstBlockCache, threshold=fit(play_first_block)),
     ]
 
 
-def _variants(learned: Learned, speedup: float) -> list[Method]:
+def _variants(learned: Learned, count: int) -> list[Method]:
     """One thing changed at a time."""
-    count, times, known = COSTS[speedup], f"{speedup}x", learned.calibration
-    raw = StepCacheConfig(rel_l1_thresh=learned.raw_threshold(count, compute_last=False))
-    residual = StepCacheConfig(target_speedup=speedup, target="residual")
-    return [
-        ours(
-            f"TeaCache, calibrated, forecast {times}",
-            StepCacheConfig(rel_l1_thresh=THRESHOLDS[speedup]),
-            known,
-        ),
-        ours(f"TeaCache, uncalibrated, forecast {times}", raw, None),
-        ours(f"schedule, forecast of the residual {times}", residual, known),
-        ours(
-            f"schedule, forecast of the residual + Adams-Bashforth {times}",
-            residual,
-            known,
-            sample_adams_bashforth,
-        ),
-        ours(
-            f"uniform, reuse velocity {times}",
-            StepCacheConfig(step_mask=uniform_mask(count), on_skip="reuse"),
-            None,
-        ),
+    known, mask = learned.calibration, uniform_mask(count)
+    line = StepCacheConfig(target_speedup=STEPS / count, on_skip="line")
+    rows = [
+        ours(f"line, same video {count}", line, known),
+        ours(f"line, converged video {count}", replace(line, target="converged"), known),
+        ours(f"line + Adams-Bashforth {count}", line, known, sample_adams_bashforth),
+        ours(f"line of the residual {count}", replace(line, stored="residual"), known),
+        ours(f"uniform, line {count}", StepCacheConfig(step_mask=mask, on_skip="line"), None),
+        ours(f"uniform, reuse {count}", StepCacheConfig(step_mask=mask, on_skip="reuse"), None),
         plain("DPM++ 2M", sample_dpmpp_2m, count),
     ]
+    if count in THRESHOLDS:
+        tea = StepCacheConfig(rel_l1_thresh=THRESHOLDS[count])
+        rows.append(ours(f"TeaCache's threshold, line {count}", tea, known))
+    return rows

@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from memo_avatar.clips.loop import WrapDenoiser
+from memo_avatar.files.disk import replacing
 from teacache_core import Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
@@ -43,7 +44,8 @@ def main() -> None:
     cache = recording_cache(demo)
     record_others(demo, options.videos, options.clips, cache.wrap)
     calibration = cache.make_calibration()
-    calibration.save(options.checkpoint / "calibration.json")
+    with replacing(options.checkpoint / "calibration.json") as part:
+        part.write_text(calibration.to_text(), encoding="utf-8")
     tqdm.write(f"{len(calibration.recordings)} clips, R2 {calibration.r_squared:.2f}")
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..teacache_core import Calibration, CalibrationError, StepCacheConfig
+from ..memo_avatar.files.disk import replacing
+from ..teacache_core import CacheSettings, Calibration, CalibrationError, StepCacheConfig
 from ..teacache_core.picture import draw, to_tensor
-from .host.cached_sampling import CacheSettings, attach
+from .host.cached_sampling import attach
 from .host.folders import _CALIBRATIONS, FOLDER, find_calibrations, safe_name
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import MemoReport, VideoReport
@@ -91,7 +92,6 @@ class TeaCacheNode(io.ComfyNode):
             rel_l1_thresh=threshold if mode == THRESHOLD else 0.0,
             target_speedup=target_speedup if mode == SPEEDUP else None,
             calibrate=mode == CALIBRATE,
-            calibrate_online=mode == THRESHOLD and learned is None,
             start_percent=start_percent,
             end_percent=end_percent,
             max_consecutive_skips=max_consecutive_skips or None,
@@ -192,7 +192,7 @@ class ReportNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, report: VideoReport, details: bool) -> io.NodeOutput:
-        picture = to_tensor(draw(report.run))[None].float() / 255
+        picture = to_tensor(draw(report.cache))[None].float() / 255
         text = report.text(details)
         show_text(cls, text)
         return io.NodeOutput(picture, text, ui={"text": (text,)})
@@ -228,13 +228,14 @@ class CalibrateNode(io.ComfyNode):
     def execute(cls, report: VideoReport, name: str) -> io.NodeOutput:
         if report.calibration is None:
             raise CalibrationError(
-                f"expected the report of a calibrating run but got one in mode {report.run.config.mode} "
+                f"expected the report of a calibrating run but got one in mode {report.cache.config.mode} "
                 f"(report). "
                 "Set mode to calibrate in TeaCache for MEMO."
             )
         folder = Path(folder_paths.get_folder_paths(FOLDER)[0]) / _CALIBRATIONS
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{safe_name(name)}.json"
-        report.calibration.save(path)
+        with replacing(path) as part:
+            part.write_text(report.calibration.to_text(), encoding="utf-8")
         show_text(cls, f"Saved {path}. Press R to refresh the TeaCache node's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})

@@ -19,6 +19,7 @@ from memo_avatar.portrait.images import Fit, check_size
 from memo_avatar.timing import FPS
 from memo_avatar.video.retime import RATES
 from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan
+from teacache_core.config import PRESETS, Target
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
@@ -60,6 +61,7 @@ class VideoOptions:
     max_seconds: float | None
     rel_l1_thresh: float
     target_speedup: float | None
+    target: Target
     calibrate: Path | None
     calibration: Path | None
     cache_report: Path | None
@@ -194,7 +196,11 @@ def _add_cache_options(group: argparse._ArgumentGroup) -> None:
     add("--rel-l1-thresh", "--rel_l1_thresh", type=checked(_not_negative), default=0.0, metavar="T",
         help="TeaCache's: 0.09, 0.15, 0.25 compute 1.5, 2, 2.5 times fewer steps; 0 is off")  # fmt: skip
     add("--target-speedup", type=checked(_speedup), metavar="N",
-        help="compute N times fewer steps, those that matter most")  # fmt: skip
+        help="compute N times fewer steps, those that matter most; or by name: "
+        + ", ".join(f"{name} ({speedup:g})" for name, speedup in PRESETS.items()))  # fmt: skip
+    add("--target", choices=("same", "converged"), default="same",
+        help="what the faster video should be near to: the same video without a cache, or the one of many "
+        "more steps (default: %(default)s)")  # fmt: skip
     add("--calibrate", type=Path, metavar="FILE", help="compute every step and write what they teach to FILE")
     add("--calibration", type=Path, metavar="FILE",
         help="what --calibrate wrote (default: calibration.json of the checkpoint, if any)")  # fmt: skip
@@ -266,7 +272,10 @@ def _not_negative(text: str) -> float:
 
 
 def _speedup(text: str) -> float:
-    return number(text, lambda value: value >= 1, "a factor of 1 or more", "Use 2 for a start.")
+    if text in PRESETS:
+        return PRESETS[text]
+    names = ", ".join(PRESETS)
+    return number(text, lambda value: value >= 1, f"a factor of 1 or more, or {names}", "Use 2 for a start.")
 
 
 def _size(text: str) -> tuple[int, int]:

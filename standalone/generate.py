@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,13 +57,14 @@ def generate(options: VideoOptions) -> int:
     started = time.monotonic()
     device = select_device(options.device)
     files = ModelFiles.find(options.checkpoint, options.vae, options.wav2vec2)
-    cache_plan = plan_cache(options, files)
+    cache_settings = plan_cache(options, files)
     config = open_checkpoint(files.checkpoint).config
     inputs = read_inputs(options, files, config)
     voice = encode_voice(inputs.voice, files.wav2vec2, device, config.audio_proj.input_dim)
     with byte_progress("loading") as progress:
         models, vae = load_models(files, select_dtype(options.dtype, device), device, progress)
-    cache = build_cache(cache_plan, models, inputs.guidance_scale)
+    observe = options.cache_report is not None
+    cache = build_cache(cache_settings, models, inputs.guidance_scale, observe=observe)
     finished = render(models, vae, inputs, voice, options, cache)
     for line in save_results(cache, options):
         print(line)
@@ -112,7 +114,7 @@ def render(
                 settings,
                 seed=options.seed,
                 on_step=progress.on_step,
-                wrap_denoiser=cache.wrap,
+                wrap_denoiser=partial(cache.wrap, euler=options.solver == "euler"),
             ):
                 for frames in inputs.delivery.frames(clip.frames, clip.start):
                     writer.write(frames)

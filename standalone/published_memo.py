@@ -20,13 +20,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from teacache_core.calibration import Calibration
-from teacache_core.config import StepCacheConfig
+from teacache_core import CacheReport, Calibration, ClipCache, StepCache, StepCacheConfig
 from teacache_core.denoiser import noise_level
 from teacache_core.metric import to_floats
-from teacache_core.report import RunReport
-from teacache_core.run import CacheRun
-from teacache_core.step_cache import StepCache
 
 _ATTRIBUTE = "_teacache"
 _JOINT = "joint"
@@ -54,40 +50,49 @@ def apply_teacache(
             "remove_teacache first."
         )
     config = StepCacheConfig(rel_l1_thresh=rel_l1_thresh) if config is None else config
-    if config.target != "velocity":
+    if config.stored != "velocity":
         raise ValueError(
-            f"Expected target velocity but got {config.target} ({type(net).__name__}): its forward cannot be "
-            "cut. "
-            "Leave target at velocity."
+            f"Expected stored velocity but got {config.stored} ({type(net).__name__}): its forward cannot be "
+            "cut. Leave stored at velocity."
         )
     if config.mode == "off":
         return net
-    _check_net(net)
     levels = flow_sigmas(num_inference_steps) if sigmas is None else [float(level) for level in sigmas]
-    attached = _Attached(net, StepCache(config, calibration), levels)
-    object.__setattr__(net, _ATTRIBUTE, attached)
-    object.__setattr__(net, "forward", attached)
+    cache = StepCache(config, calibration, observe=True)
+    object.__setattr__(net, "forward", Attached(net, net.forward, cache, levels))
     return net
 
 
 def remove_teacache(net: nn.Module) -> nn.Module:
     """Undo `apply_teacache`; the net is as it was. Does nothing to a net without it."""
-    attached = vars(net).pop(_ATTRIBUTE, None)
-    if attached is not None:
-        attached.end_run()
-        vars(net).pop("forward")
+    attached = detach(net)
+    if attached is not None and vars(net).get("forward") is attached:
+        del vars(net)["forward"]
         if attached.own_forward is not None:
             object.__setattr__(net, "forward", attached.own_forward)
     return net
 
 
-def teacache_report(net: nn.Module) -> RunReport:
+def teacache_report(net: nn.Module) -> CacheReport:
     """What the cache on this net has done so far. Ends the clip at hand."""
-    attached = vars(net).get(_ATTRIBUTE)
+    attached = attached_to(net)
     if attached is None:
-        return RunReport(StepCacheConfig())
-    attached.end_run()
+        return CacheReport(StepCacheConfig())
+    attached.end_clip()
     return attached.cache.report
+
+
+def attached_to(net: nn.Module) -> Attached | None:
+    """The cache of this instance."""
+    return vars(net).get(_ATTRIBUTE)
+
+
+def detach(net: nn.Module) -> Attached | None:
+    """End the clip at hand and forget the cache; its forward stays what it is."""
+    attached = vars(net).pop(_ATTRIBUTE, None)
+    if attached is not None:
+        attached.end_clip()
+    return attached
 
 
 def flow_sigmas(steps: int) -> list[float]:
@@ -136,21 +141,25 @@ def _check_net(net: Any) -> None:
         )
 
 
-class _Attached:
-    """Stands in for one instance's forward. Owns the run of the clip at hand."""
+class Attached:
+    """Stands in for one instance's forward, and is kept on it. Owns the cache of the clip at hand."""
 
-    def __init__(self, net: nn.Module, cache: StepCache, sigmas: list[float]) -> None:
+    def __init__(
+        self, net: nn.Module, forward: Callable[..., Any], cache: StepCache, sigmas: list[float]
+    ) -> None:
+        _check_net(net)
         self.net = net
         self.cache = cache
         self.sigmas = sigmas
         self.own_forward: Callable[..., Any] | None = vars(net).get("forward")
-        self.forward: Callable[..., Any] = net.forward
-        self.signature = inspect.signature(self.forward)
+        self.forward = forward
+        self.signature = inspect.signature(forward)
         self.clip_index = -1
-        self._context: AbstractContextManager[CacheRun] | None = None
-        self._run: CacheRun | None = None
+        self._context: AbstractContextManager[ClipCache] | None = None
+        self._clip: ClipCache | None = None
         self._sigma = 0.0
         self._as_output: Callable[[Tensor], Any] | None = None
+        object.__setattr__(net, _ATTRIBUTE, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The original forward, or what it would nearly have returned."""
@@ -158,19 +167,19 @@ class _Attached:
         given.apply_defaults()
         sample, timestep = given.arguments["sample"], given.arguments["timestep"]
         sigma = noise_level(timestep, self.sigmas)
-        run = self._run_for(sigma, starts_clip=bool(given.arguments.get("update_past_memory", False)))
+        clip = self._clip_for(sigma, starts_clip=bool(given.arguments.get("update_past_memory", False)))
         try:
-            output = self._evaluate(run, sigma, sample, timestep, given, args, kwargs)
+            output = self._evaluate(clip, sigma, sample, timestep, given, args, kwargs)
         except BaseException:
-            self.end_run()
+            self.end_clip()
             raise
         if sigma <= self.sigmas[-2]:
-            self.end_run()
+            self.end_clip()
         return output
 
     def _evaluate(
         self,
-        run: CacheRun,
+        clip: ClipCache,
         sigma: float,
         sample: Tensor,
         timestep: Tensor | float,
@@ -184,27 +193,27 @@ class _Attached:
             with torch.no_grad():
                 return modulated_input(self.net, sample, timestep, offset)
 
-        with run.evaluation(sigma, like=sample, branches=(_JOINT,), signal=signal) as decision:
+        with clip.evaluation(sigma, like=sample, branches=(_JOINT,), signal=signal) as decision:
             if not decision.compute and self._as_output is not None:
-                return self._as_output(run.replay(_JOINT))
+                return self._as_output(clip.replay(_JOINT))
             output = self.forward(*args, **kwargs)
-            run.store(_JOINT, output[0])
             self._as_output = _rebuild(output)
-            return output
+            answer = clip.store(_JOINT, output[0])
+            return output if answer is output[0] else self._as_output(answer)
 
-    def _run_for(self, sigma: float, starts_clip: bool) -> CacheRun:
+    def _clip_for(self, sigma: float, starts_clip: bool) -> ClipCache:
         """The run at hand, or a new one where a clip starts: upstream says so, or the noise level goes up."""
-        if self._run is None or starts_clip or sigma > self._sigma:
-            self.end_run()
+        if self._clip is None or starts_clip or sigma > self._sigma:
+            self.end_clip()
             self.clip_index += 1
-            self._context = self.cache.run(self.sigmas, self.clip_index)
-            self._run = self._context.__enter__()
+            self._context = self.cache.clip(self.sigmas, self.clip_index)
+            self._clip = self._context.__enter__()
         self._sigma = sigma
-        return self._run
+        return self._clip
 
-    def end_run(self) -> None:
+    def end_clip(self) -> None:
         """Report the clip at hand and drop its tensors."""
-        context, self._context, self._run, self._as_output = self._context, None, None, None
+        context, self._context, self._clip, self._as_output = self._context, None, None, None
         if context is not None:
             context.__exit__(None, None, None)
 

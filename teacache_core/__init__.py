@@ -3,23 +3,24 @@
 Imports torch and the standard library. Knows no model and no host.
 """
 
-from .calibration import Calibration, CalibrationError
-from .config import CacheConfigError, StepCacheConfig
-from .fingerprint import Fingerprint
+from .calibration import Calibration, CalibrationError, Fingerprint
+from .clip_cache import ClipCache
+from .config import PRESETS, CacheConfigError, StepCacheConfig
 from .policy import Decision, Reason
-from .report import RunReport, StepRecord, Totals
-from .run import CacheRun
-from .step_cache import StepCache
+from .report import CacheReport, StepRecord, Totals
+from .step_cache import CacheSettings, StepCache
 
 __all__ = [
+    "PRESETS",
     "CacheConfigError",
-    "CacheRun",
+    "CacheReport",
+    "CacheSettings",
     "Calibration",
     "CalibrationError",
+    "ClipCache",
     "Decision",
     "Fingerprint",
     "Reason",
-    "RunReport",
     "StepCache",
     "StepCacheConfig",
     "StepRecord",

@@ -1,6 +1,6 @@
 """What a user may ask of the step cache: one frozen, validated value.
 
-Knows the meaning and the limits of every knob. Does not know models, tensors or runs.
+Knows the meaning and the limits of every setting. Does not know models, tensors or clips.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
-
-OnSkip = Literal["reuse", "forecast"]
-Target = Literal["velocity", "residual"]
+OnSkip = Literal["forecast", "line", "reuse"]
+Target = Literal["same", "converged"]
+Stored = Literal["velocity", "residual"]
 Mode = Literal["off", "teacache", "schedule", "mask", "calibrate"]
+
+PRESETS: Mapping[str, float] = {"careful": 2.0, "fast": 3.3, "fastest": 4.0}
+"""`target_speedup` by name: 10, 6 and 5 computed evaluations of 20."""
 
 
 class CacheConfigError(ValueError):
@@ -30,22 +32,22 @@ class StepCacheConfig:
 
     rel_l1_thresh: TeaCache. Accumulated relative change of the watched signal below which evaluations are
         skipped; 0 is off. Higher skips more. With a calibration 0.09, 0.15 and 0.25 give 1.5x, 2x and 2.5x.
-    target_speedup: ask for N times fewer computed evaluations; the schedule that loses least is found from a
+    target_speedup: ask for N times fewer computed evaluations; the ones that lose least are found from a
         calibration (or, when there is none, from the first clip, which is then computed in full).
     step_mask: one text of "1" (compute) and "0" (skip) per clip, in evaluation order; the last repeats.
     calibrate: compute everything and record what a calibration is made from.
 
     calibrate_online: in `rel_l1_thresh` mode, compute the first clip in full and rescale the rest by what it
         taught.
+    target: what the result should be near to. "same": what all evaluations would give. "converged": what
+        many more steps would give.
+    on_skip: what a skipped evaluation answers. "forecast": the calibrated weights of all computed values
+        where they fit, else the line. "line": the line through the last two. "reuse": the last one again.
     start_percent, end_percent: share of the noise range (0 = pure noise, 1 = clean) in which skipping is
         allowed.
     max_consecutive_skips: compute at least once after this many skips; None is no limit.
     compute_last: never skip the last step (TeaCache as published).
-    coefficients: polynomial for the signal's change, highest power first; None takes the calibration's.
-    on_skip: return the last computed value again ("reuse"), or the line through the last two ("forecast").
-    damping: one factor per step on the slope of its forecast, as a report's schedule has them; None is 1.
-    target: what is stored: the net's output ("velocity"), or output minus input of its body ("residual").
-    cache_device, cache_dtype: where and how stored tensors are kept; None keeps them as they are.
+    stored: the net's output ("velocity"), or output minus input of its body ("residual", as published).
     """
 
     rel_l1_thresh: float = 0.0
@@ -53,40 +55,25 @@ class StepCacheConfig:
     step_mask: str | tuple[str, ...] | None = None
     calibrate: bool = False
     calibrate_online: bool = False
+    target: Target = "same"
+    on_skip: OnSkip = "forecast"
     start_percent: float = 0.0
     end_percent: float = 1.0
     max_consecutive_skips: int | None = None
     compute_last: bool = False
-    coefficients: tuple[float, ...] | None = None
-    on_skip: OnSkip = "forecast"
-    damping: tuple[float, ...] | None = None
-    target: Target = "velocity"
-    cache_device: str | None = None
-    cache_dtype: torch.dtype | None = None
+    stored: Stored = "velocity"
 
     def __post_init__(self) -> None:
         if isinstance(self.step_mask, str):
             object.__setattr__(self, "step_mask", tuple(self.step_mask.replace(",", " ").split()))
-        if self.coefficients is not None:
-            object.__setattr__(self, "coefficients", tuple(float(value) for value in self.coefficients))
-        if self.damping is not None:
-            object.__setattr__(self, "damping", tuple(float(value) for value in self.damping))
         _check_rule(self)
         _check_limits(self)
-        _check_storage(self)
+        _check_choices(self)
 
     @classmethod
-    def published(
-        cls, rel_l1_thresh: float, coefficients: tuple[float, ...] | None = None
-    ) -> StepCacheConfig:
+    def published(cls, rel_l1_thresh: float) -> StepCacheConfig:
         """TeaCache as its paper has it: the body's residual is reused, first and last step always run."""
-        return cls(
-            rel_l1_thresh=rel_l1_thresh,
-            coefficients=coefficients,
-            on_skip="reuse",
-            target="residual",
-            compute_last=True,
-        )
+        return cls(rel_l1_thresh=rel_l1_thresh, on_skip="reuse", stored="residual", compute_last=True)
 
     @property
     def mode(self) -> Mode:
@@ -106,22 +93,7 @@ class StepCacheConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        values = asdict(self)
-        values["cache_dtype"] = (
-            None if self.cache_dtype is None else str(self.cache_dtype).removeprefix("torch.")
-        )
-        return values
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> StepCacheConfig:
-        """The inverse of `to_json`."""
-        known = dict(values)
-        if known.get("cache_dtype") is not None:
-            known["cache_dtype"] = getattr(torch, known["cache_dtype"])
-        for name in ("step_mask", "coefficients", "damping"):
-            if known.get(name) is not None:
-                known[name] = tuple(known[name])
-        return cls(**known)
+        return asdict(self)
 
 
 def _check_rule(config: StepCacheConfig) -> None:
@@ -133,7 +105,7 @@ def _check_rule(config: StepCacheConfig) -> None:
     speedup = config.target_speedup
     if speedup is not None and not (math.isfinite(speedup) and speedup >= 1):
         raise CacheConfigError(
-            f"Expected target_speedup of 1 or more but got {speedup} (cache settings). Use 1.5, 2.0 or 2.5."
+            f"Expected target_speedup of 1 or more but got {speedup} (cache settings). Use 2.0, 3.3 or 4.0."
         )
     asked = {
         "rel_l1_thresh": config.rel_l1_thresh > 0,
@@ -144,20 +116,15 @@ def _check_rule(config: StepCacheConfig) -> None:
     if sum(asked.values()) > 1:
         names = " and ".join(name for name, is_set in asked.items() if is_set)
         raise CacheConfigError(
-            f"Expected one rule for which steps to compute but got {names} (cache settings). Keep one of "
-            "them."
+            f"Expected one rule for which steps to compute but got {names} (cache settings). "
+            "Keep one of them."
         )
-    _check_mask(config)
-
-
-def _check_mask(config: StepCacheConfig) -> None:
-    if config.step_mask is None:
-        return
-    if not config.masks or any(not mask or set(mask) - {"0", "1"} for mask in config.masks):
+    if config.step_mask is not None and not (
+        config.masks and all(mask and not set(mask) - {"0", "1"} for mask in config.masks)
+    ):
         raise CacheConfigError(
-            f"Expected step_mask as text of 1 (compute) and 0 (skip) but got {config.step_mask!r} (cache "
-            "settings). "
-            'Write one digit per step, such as "11010101"; separate clips by spaces.'
+            f"Expected step_mask as text of 1 (compute) and 0 (skip) but got {config.step_mask!r} "
+            '(cache settings). Write one digit per step, such as "11010101"; separate clips by spaces.'
         )
 
 
@@ -174,34 +141,21 @@ def _check_limits(config: StepCacheConfig) -> None:
             f"Expected max_consecutive_skips of 1 or more, or none, but got {limit} (cache settings). "
             "Set rel_l1_thresh to 0 to skip nothing."
         )
-    if config.coefficients is not None and not (
-        config.coefficients and all(map(math.isfinite, config.coefficients))
-    ):
-        raise CacheConfigError(
-            f"Expected finite polynomial coefficients but got {config.coefficients} (cache settings). "
-            "Give them highest power first, or leave them out."
-        )
 
 
-def _check_storage(config: StepCacheConfig) -> None:
+def _check_choices(config: StepCacheConfig) -> None:
     for name, value, allowed in (
-        ("on_skip", config.on_skip, ("reuse", "forecast")),
-        ("target", config.target, ("velocity", "residual")),
+        ("on_skip", config.on_skip, ("forecast", "line", "reuse")),
+        ("target", config.target, ("same", "converged")),
+        ("stored", config.stored, ("velocity", "residual")),
     ):
         if value not in allowed:
             raise CacheConfigError(
-                f"Expected {name} to be {' or '.join(allowed)} but got {value!r} (cache settings). Use "
-                f"{allowed[-1]}."
+                f"Expected {name} to be {', '.join(allowed[:-1])} or {allowed[-1]} but got {value!r} "
+                f"(cache settings). Use {allowed[0]}."
             )
-    if config.damping is not None and not all(
-        math.isfinite(value) and value >= 0 for value in config.damping
-    ):
+    if config.target == "converged" and config.stored == "residual":
         raise CacheConfigError(
-            f"Expected damping factors of 0 or more but got {config.damping} (cache settings). "
-            "Use 1 for the line."
-        )
-    if config.cache_dtype is not None and not config.cache_dtype.is_floating_point:
-        raise CacheConfigError(
-            f"Expected a floating point cache_dtype but got {config.cache_dtype} (cache settings). "
-            "Use torch.bfloat16, torch.float16 or torch.float32."
+            "Expected stored velocity with target converged but got residual (cache settings). "
+            "Leave stored at velocity."
         )

@@ -11,10 +11,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .run import CacheRun
+from .clip_cache import ClipCache
 
-# Flow-matching nets take timestep = 1000 * sigma.
-TIMESTEPS_PER_SIGMA = 1000.0
+TIMESTEPS_PER_SIGMA = 1000.0  # of flow-matching nets
 _SAME_LEVEL = 1e-4
 _JOINT = "joint"
 
@@ -49,8 +48,8 @@ class SplitDenoiser(SignalDenoiser, Protocol):
 class CachedDenoiser:
     """Same call as the denoiser it wraps; some calls are replayed."""
 
-    def __init__(self, run: CacheRun, denoiser: Denoiser) -> None:
-        self.run = run
+    def __init__(self, clip: ClipCache, denoiser: Denoiser) -> None:
+        self.clip = clip
         self.denoiser = denoiser
 
     @property
@@ -60,30 +59,28 @@ class CachedDenoiser:
 
     def __call__(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
         """Velocities by branch, computed or replayed."""
-        if self.run.config.target == "residual":
+        if self.clip.config.stored == "residual":
             return self._through_residual(latents, timestep)
         branches = tuple(self.denoiser.branches)
-        sigma = noise_level(timestep, self.run.sigmas)
+        sigma = noise_level(timestep, self.clip.sigmas)
         signal = partial(self._signal, latents, timestep)
-        with self.run.evaluation(sigma, like=latents, branches=branches, signal=signal) as decision:
+        with self.clip.evaluation(sigma, like=latents, branches=branches, signal=signal) as decision:
             if not decision.compute:
-                return {branch: self.run.replay(branch) for branch in branches}
+                return {branch: self.clip.replay(branch) for branch in branches}
             velocities = self.denoiser(latents, timestep)
-            for branch in branches:
-                self.run.store(branch, velocities[branch])
-            return velocities
+            return {branch: self.clip.store(branch, velocities[branch]) for branch in branches}
 
     def _through_residual(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
         net: SplitDenoiser = self.denoiser  # type: ignore[assignment]
-        sigma = noise_level(timestep, self.run.sigmas)
+        sigma = noise_level(timestep, self.clip.sigmas)
         signal = partial(self._signal, latents, timestep)
         hidden_states, temb = net.stem(latents), net.temb(timestep)
-        with self.run.evaluation(sigma, like=latents, branches=(_JOINT,), signal=signal) as decision:
+        with self.clip.evaluation(sigma, like=latents, branches=(_JOINT,), signal=signal) as decision:
             if decision.compute:
                 output = net.body(hidden_states, temb)
-                self.run.store(_JOINT, output - hidden_states)
+                self.clip.store(_JOINT, output - hidden_states)
             else:
-                output = hidden_states + self.run.replay(_JOINT)
+                output = hidden_states + self.clip.replay(_JOINT)
         return net.head(output)
 
     def _signal(self, latents: Tensor, timestep: Tensor) -> Tensor:

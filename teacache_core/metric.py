@@ -26,6 +26,19 @@ def to_floats(values: Tensor) -> list[float]:
     return cast("list[float]", values.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
+def same_levels(known: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether two lists of noise levels are the same but for rounding."""
+    return len(known) == len(wanted) and all(abs(x - y) < 1e-6 for x, y in zip(known, wanted, strict=True))
+
+
+def is_gram(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether a square of numbers can be the inner products of some vectors, but for rounding."""
+    gram = torch.tensor(rows, dtype=torch.float64)
+    slack = 1e-6 * gram.abs().max()
+    least = cast("Tensor", torch.linalg.eigvalsh(gram))[0]  # pyright: ignore[reportUnknownMemberType]
+    return bool((gram - gram.T).abs().max() <= slack) and bool(least >= -slack)
+
+
 def polynomial(coefficients: Sequence[float], value: float) -> float:
     """Value of a polynomial given highest power first (Horner)."""
     result = 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .report import RunReport, StepRecord
+    from .report import CacheReport, StepRecord
 
 _INK, _PAPER, _FAINT = (32, 36, 44), (255, 255, 255), (226, 229, 235)
 _COMPUTED, _SKIPPED = (38, 84, 158), (176, 211, 236)
@@ -22,7 +22,7 @@ _WIDTH, _MARGIN, _LEFT, _CURVE = 960, 24, 88, 180
 _MAX_ROWS = 60
 
 
-def draw(report: RunReport) -> Image:
+def draw(report: CacheReport) -> Image:
     """An RGB picture, 960 pixels wide."""
     from PIL import Image, ImageDraw
 

@@ -1,32 +1,54 @@
-"""How one run will decide, settled from settings and calibration before its first evaluation."""
+"""How one clip will decide and answer, settled from settings and calibration before its first evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .calibration import Calibration
 from .config import StepCacheConfig
-from .metric import Rescale
-from .schedule import plan_schedule
+from .forecast import Forecaster, Line, Table
+from .metric import Rescale, same_levels
+from .multistep import Multistep, as_rows, plan_multistep
+from .schedule import as_mask, computed_steps, plan_schedule
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """The rule of one run.
+class Setting:
+    """What a clip is sampled with, as far as it matters for what a skipped evaluation should answer.
 
-    mask: per evaluation. schedule: per noise level, so that samplers with several evaluations a step obey it
-    too. Where neither is given, threshold and rescale rule; signal_scale makes the signal's change that of
-    the step length the rescale was fitted on. record: compute everything and learn from it.
+    sigmas: N falling noise levels and the final one. guidance_scale: weighs cond against uncond. euler: each
+    answer moves the latents by its own step's length and by nothing else.
     """
 
+    sigmas: tuple[float, ...]
+    guidance_scale: float | None = None
+    euler: bool = True
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """The rule of one clip.
+
+    forecaster: what is answered. mask: compute or skip, per evaluation. schedule: the same per noise level,
+    so that samplers with several evaluations a step obey it too. Where neither is given, threshold and
+    rescale rule; signal_scale makes the signal's change that of the step length the rescale was fitted on.
+    record: compute everything and learn from it. note: why answers are what they are, for the report. loss:
+    the latents' expected squared error, where it is known.
+    """
+
+    forecaster: Forecaster = field(default_factory=Line)
     threshold: float = 0.0
     rescale: Rescale | None = None
     signal_scale: float = 1.0
     mask: str | None = None
     schedule: str | None = None
     record: bool = False
-    damping: tuple[float, ...] | None = None
+    note: str = ""
+    loss: float | None = None
 
     @property
     def needs_signal(self) -> bool:
@@ -41,36 +63,87 @@ class RunPlan:
             return self.schedule[step] != "0"
         return None
 
-    def trust(self, step: int) -> float:
-        """Damping of a forecast at this step."""
-        return 1.0 if self.damping is None or step >= len(self.damping) else self.damping[step]
-
     def expected_change(self, change: float) -> float:
         """What a measured change of the signal is worth."""
         scaled = change * self.signal_scale
         return scaled if self.rescale is None else self.rescale(scaled)
 
 
-def plan_run(
-    config: StepCacheConfig, calibration: Calibration | None, sigmas: Sequence[float], clip_index: int
-) -> RunPlan:
-    """The plan of a run over `sigmas` (N + 1 levels)."""
-    mode = config.mode
-    if mode == "off":
-        return RunPlan(mask="")
+def plan_clip(
+    config: StepCacheConfig,
+    calibration: Calibration | None,
+    setting: Setting,
+    clip_index: int = 0,
+    *,
+    more_steps: int = 0,
+) -> ClipPlan:
+    """The plan of one clip. more_steps: beyond what `config.target_speedup` asks for."""
+    mode, line = config.mode, _line(config, setting)
     if mode == "mask":
-        return RunPlan(mask=config.masks[min(clip_index, len(config.masks) - 1)], damping=config.damping)
+        return ClipPlan(line, mask=config.masks[min(clip_index, len(config.masks) - 1)])
     if mode == "calibrate" or (calibration is None and (mode == "schedule" or config.calibrate_online)):
-        return RunPlan(record=True)
+        return ClipPlan(line, record=True)
     if mode == "schedule" and calibration is not None:
-        schedule = plan_schedule(calibration.gram(), calibration.sigmas, sigmas, config)
-        return RunPlan(schedule=schedule.mask, damping=schedule.damping)
-    if config.coefficients is not None:
-        return RunPlan(threshold=config.rel_l1_thresh, rescale=Rescale(config.coefficients))
+        return _scheduled(config, calibration, setting, more_steps)
     if calibration is None:
-        return RunPlan(threshold=config.rel_l1_thresh)
-    return RunPlan(
+        return ClipPlan(line, threshold=config.rel_l1_thresh)
+    return ClipPlan(
+        line,
         threshold=calibration.effective_threshold(config.rel_l1_thresh, compute_last=config.compute_last),
         rescale=calibration.rescale,
-        signal_scale=(len(sigmas) - 1) / len(calibration.sigmas),
+        signal_scale=setting.steps / len(calibration.sigmas),
     )
+
+
+def misfit(calibration: Calibration, setting: Setting) -> str | None:
+    """Why a calibration's weights do not hold for a clip; None if they do."""
+    if not setting.euler:
+        return "the sampler is not euler"
+    if len(calibration.sigmas) != setting.steps:
+        return f"the calibration has {len(calibration.sigmas)} steps and this video {setting.steps}"
+    if not same_levels(calibration.sigmas, setting.sigmas[:-1]):
+        return "the calibration's noise levels are others than this video's"
+    if calibration.guidance_scale != setting.guidance_scale:
+        known, wanted = calibration.guidance_scale, setting.guidance_scale
+        return f"the calibration's guidance is {_named(known)} and this video's {_named(wanted)}"
+    return None
+
+
+def _scheduled(
+    config: StepCacheConfig, calibration: Calibration, setting: Setting, more_steps: int
+) -> ClipPlan:
+    line = _line(config, setting)
+    computed = min(setting.steps, computed_steps(setting.steps, config) + more_steps)
+    if computed == setting.steps:
+        return ClipPlan(line, schedule="1" * computed)
+    reason = misfit(calibration, setting)
+    if config.on_skip == "forecast" and config.stored == "velocity" and reason is None:
+        found = plan_multistep(calibration.gram(), setting.sigmas, config, computed)
+        note = "Skipped steps answer with calibrated weights of all computed ones."
+        table = _table(found, setting, calibration.size, line)
+        return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, loss=found.loss)
+    schedule = plan_schedule(calibration.gram(), calibration.sigmas, setting.sigmas, config)
+    why = "" if reason is None or config.on_skip != "forecast" else f", because {reason}"
+    note = f"Skipped steps answer with the line through the last two computed ones{why}."
+    if config.on_skip == "reuse":
+        note = "Skipped steps answer with the last computed one."
+    return ClipPlan(_line(config, setting, schedule.damping), schedule=schedule.mask, note=note)
+
+
+def _table(found: Multistep, setting: Setting, size: float, line: Line) -> Table:
+    return Table(
+        levels=tuple(setting.sigmas[step] for step in found.steps),
+        answers=as_rows(found.answers),
+        guesses=as_rows(found.guesses),
+        errors=tuple(size * float(error) for error in found.errors),
+        line=line,
+    )
+
+
+def _line(config: StepCacheConfig, setting: Setting, damping: tuple[float, ...] | None = None) -> Line:
+    ahead = setting.sigmas[1:] if config.target == "converged" and setting.euler else None
+    return Line(config.on_skip == "reuse", damping, ahead)
+
+
+def _named(guidance_scale: float | None) -> str:
+    return "not known" if guidance_scale is None else f"{guidance_scale:g}"

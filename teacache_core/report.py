@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .config import StepCacheConfig
@@ -17,9 +15,9 @@ class StepRecord:
 
     sigma: noise level. rel_l1: change of the watched signal, expected_change: the same after the rescale,
     accumulated_rel_l1: its sum since the last computed evaluation. output_change: relative L1 of the output
-    against
-    the last computed one: measured when computed, expected when skipped. replay_error: how far off a replay
-    would have been, known only where the truth was computed.
+    against the last computed one: measured when computed, expected when skipped. replay_error: how far off a
+    replay would have been, known only where the truth was computed. The last two are measured only for those
+    who ask (`StepCache(observe=True)`).
     """
 
     clip_index: int
@@ -57,7 +55,7 @@ class Totals:
 
 
 @dataclass
-class RunReport:
+class CacheReport:
     """All evaluations of a video, in order, and what they were decided with."""
 
     config: StepCacheConfig
@@ -65,7 +63,11 @@ class RunReport:
     notes: list[str] = field(default_factory=list[str])
     records: list[StepRecord] = field(default_factory=list[StepRecord])
     cache_bytes: int = 0
-    damping: tuple[float, ...] | None = None
+
+    def note(self, text: str) -> None:
+        """A sentence for people; said once."""
+        if text and text not in self.notes:
+            self.notes.append(text)
 
     def clips(self) -> dict[int, list[StepRecord]]:
         """Records by clip."""
@@ -95,18 +97,6 @@ class RunReport:
             "".join("1" if record.computed else "0" for record in clip) for clip in self.clips().values()
         )
 
-    def replay_config(self) -> StepCacheConfig:
-        """Settings that repeat this video's decisions and forecasts exactly."""
-        return replace(
-            self.config,
-            rel_l1_thresh=0.0,
-            target_speedup=None,
-            calibrate=False,
-            calibrate_online=False,
-            step_mask=self.masks(),
-            damping=self.damping,
-        )
-
     def percentiles(self, name: str, points: Iterable[int] = (0, 25, 50, 75, 95, 100)) -> dict[int, float]:
         """Percentiles of one numeric field over the evaluations where it is known."""
         values = sorted(value for record in self.records if (value := getattr(record, name)) is not None)
@@ -126,24 +116,11 @@ class RunReport:
             "totals": {**asdict(totals), "skipped": totals.skipped, "speedup": totals.speedup},
             "cache_bytes": self.cache_bytes,
             "step_mask": list(self.masks()),
-            "damping": None if self.damping is None else list(self.damping),
             "percentiles": {
                 name: self.percentiles(name) for name in ("rel_l1", "output_change", "replay_error")
             },
             "records": [asdict(record) for record in self.records],
         }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> RunReport:
-        """The inverse of `to_json`."""
-        return cls(
-            config=StepCacheConfig.from_json(values["config"]),
-            calibration=values["calibration"],
-            notes=list(values["notes"]),
-            records=[StepRecord(**record) for record in values["records"]],
-            cache_bytes=values["cache_bytes"],
-            damping=None if values["damping"] is None else tuple(values["damping"]),
-        )
 
     def summary(self) -> str:
         """One line for a log."""
@@ -185,18 +162,6 @@ class RunReport:
                 spread = ", ".join(f"{_rank(point)} {100 * value:.2f} %" for point, value in found.items())
                 lines.append(f"{text}: {spread}.")
         return lines
-
-    def save(self, path: str | Path) -> None:
-        """Write as JSON (.json), as a picture (.png, .jpg) or as text (anything else)."""
-        path = Path(path)
-        if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
-            from .picture import draw
-
-            draw(self).save(path)
-        elif path.suffix.lower() == ".json":
-            path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        else:
-            path.write_text(self.to_text(details=True) + "\n", encoding="utf-8")
 
 
 def _rank(point: int) -> str:

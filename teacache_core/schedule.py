@@ -1,4 +1,6 @@
-"""Which steps to compute, and how far to trust each forecast: the plan that loses least at a given cost.
+"""Which steps to compute under a line, and how far to trust each forecast: the plan that loses least.
+
+What a clip is planned with where a calibration's weights (`multistep`) do not fit.
 
 A recording of one full run knows the inner products of the velocities of all its steps. A skipped step
 returns v_b + damping * gaps * (v_b - v_a), so the length of its error follows from these products: no tensor
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from .config import OnSkip, StepCacheConfig
 from .forecast import horizon
-from .metric import to_floats
+from .metric import same_levels, to_floats
 
 MAX_DAMPING = 2.0
 BALANCE_RIDGE = 0.2
@@ -73,20 +75,25 @@ def window_costs(gram: Tensor, sigmas: Sequence[float], on_skip: OnSkip) -> Tens
     return costs
 
 
+def forced_steps(sigmas: Sequence[float], config: StepCacheConfig) -> list[int]:
+    """Steps that the user's limits do not let be skipped, of those over `sigmas` (N + 1 levels)."""
+    last = len(sigmas) - 2
+    return [
+        step
+        for step in range(last + 1)
+        if not config.start_percent <= 1.0 - sigmas[step] / sigmas[0] <= config.end_percent
+        or (config.compute_last and step == last)
+    ]
+
+
 def forbid(costs: Tensor, sigmas: Sequence[float], config: StepCacheConfig) -> Tensor:
     """Price windows that the user's limits rule out at infinity."""
-    count = costs.shape[0]
-    first = sigmas[0]
-    forced = [
-        not config.start_percent <= 1.0 - sigmas[step] / first <= config.end_percent
-        or (config.compute_last and step == count - 1)
-        for step in range(count)
-    ]
+    count, forced = costs.shape[0], set(forced_steps(sigmas, config))
     costs = costs.clone()
     for b in range(count):
         for c in range(b + 1, count + 1):
             too_long = config.max_consecutive_skips is not None and c - b - 1 > config.max_consecutive_skips
-            if too_long or any(forced[b + 1 : c]):
+            if too_long or not forced.isdisjoint(range(b + 1, c)):
                 costs[:, b, c] = float("inf")
     return costs
 
@@ -201,7 +208,7 @@ def resample(gram: Tensor, known: Sequence[float], wanted: Sequence[float]) -> T
 
     known: N levels of `gram`'s rows, falling; wanted: M levels. Returns (M, M).
     """
-    if len(known) == len(wanted) and all(abs(x - y) < 1e-6 for x, y in zip(known, wanted, strict=True)):
+    if same_levels(known, wanted):
         return gram
     mix = torch.zeros(len(wanted), len(known), dtype=torch.float64)
     for row, sigma in enumerate(wanted):
@@ -228,15 +235,19 @@ class Schedule:
     damping: tuple[float, ...]
 
 
+def computed_steps(count: int, config: StepCacheConfig) -> int:
+    """How many of `count` steps `config.target_speedup` asks for."""
+    return max(1, int(count / (config.target_speedup or 1.0) + 1e-9))
+
+
 def plan_schedule(
     gram: Tensor, known: Sequence[float], sigmas: Sequence[float], config: StepCacheConfig
 ) -> Schedule:
     """For a run over `sigmas` (N + 1 levels) at `config.target_speedup`, from a recording at `known`."""
     count = len(sigmas) - 1
-    computed = max(1, int(count / (config.target_speedup or 1.0) + 1e-9))
     gram = resample(gram, known, sigmas[:-1])
     costs = forbid(window_costs(gram, sigmas, config.on_skip), sigmas, config)
-    steps, _ = cheapest_steps(costs, computed)
+    steps, _ = cheapest_steps(costs, computed_steps(count, config))
     steps = refine(gram, sigmas, config.on_skip, costs, steps)
     damping = balance(gram, sigmas, config.on_skip, steps)
     return Schedule(as_mask(steps, count), tuple(damping))

@@ -1,4 +1,4 @@
-"""What one sampling run remembers. Reset is construction: a new RunState knows nothing."""
+"""What one clip's cache remembers. Reset is construction: a new state knows nothing."""
 
 from __future__ import annotations
 
@@ -22,44 +22,27 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A copy of one computed value, the noise level it was computed at, and where and how it was given."""
-
-    sigma: float
-    value: Tensor
-    device: torch.device
-    dtype: torch.dtype
-
-    @classmethod
-    def copy_of(
-        cls, value: Tensor, sigma: float, device: torch.device | str | None, dtype: torch.dtype | None
-    ) -> Stored:
-        """Always a copy: what was given may be changed by its owner, what is kept may not."""
-        copy = value.detach().to(device or value.device, dtype or value.dtype, copy=True)
-        return cls(sigma, copy, value.device, value.dtype)
-
-
-@dataclass(frozen=True)
 class BranchState:
-    """The last two computed values of one branch."""
+    """The computed values of one branch and their noise levels, newest last."""
 
-    newest: Stored
-    previous: Stored | None = None
+    levels: tuple[float, ...]
+    values: tuple[Tensor, ...]
 
-    def advance(self, stored: Stored) -> BranchState:
-        """The state after another computed value; a second one at the same noise level replaces the first."""
-        if stored.sigma == self.newest.sigma:
-            return BranchState(stored, self.previous)
-        return BranchState(stored, self.newest)
+    def advance(self, sigma: float, value: Tensor, keeps: int) -> BranchState:
+        """The state after another value, with the last `keeps` of them.
 
-    def tensors(self) -> list[Tensor]:
-        """What this branch keeps alive."""
-        return [self.newest.value] + ([] if self.previous is None else [self.previous.value])
+        A second value at the same noise level replaces the first; one of another shape starts afresh.
+        """
+        if value.shape != self.values[-1].shape:
+            return BranchState((sigma,), (value,))
+        kept = -1 if sigma == self.levels[-1] else len(self.levels)
+        levels, values = (*self.levels[:kept], sigma), (*self.values[:kept], value)
+        return BranchState(levels[-keeps:], values[-keeps:])
 
 
 @dataclass
-class RunState:
-    """Everything remembered between the evaluations of one run."""
+class CacheState:
+    """Everything remembered between the evaluations of one clip."""
 
     layout: Layout | None = None
     sigma: float | None = None
@@ -77,7 +60,7 @@ class RunState:
 
     def memory_bytes(self) -> int:
         """Bytes of all stored tensors."""
-        tensors = [tensor for branch in self.branches.values() for tensor in branch.tensors()]
+        tensors = [tensor for branch in self.branches.values() for tensor in branch.values]
         if self.signal is not None:
             tensors.append(self.signal)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

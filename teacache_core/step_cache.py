@@ -1,35 +1,40 @@
-"""The step cache of one video: settings, calibration, report. It holds no tensor; each clip's `CacheRun`
-does.
-"""
+"""The step cache of one video: settings, calibration, report. It holds no tensor; each clip's cache does."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
-from .calibration import Calibration, CalibrationError
+from .calibration import Calibration, CalibrationError, Fingerprint
+from .calibration.reading import read_object, refuse
+from .calibration.recording import Recording
+from .clip_cache import ClipCache, Finished
 from .config import StepCacheConfig
 from .denoiser import CachedDenoiser, Denoiser
-from .fingerprint import Fingerprint
 from .metric import to_floats
-from .plan import RunPlan, plan_run
-from .recording import Recording
-from .report import RunReport
-from .run import CacheRun
+from .observer import Observer
+from .plan import ClipPlan, Setting, plan_clip
+from .report import CacheReport
+
+SURPRISE = 1.5
+"""Guesses this many times farther off than the calibration's make later clips compute more steps."""
 
 logger = logging.getLogger(__name__)
 
 
 class StepCache:
-    """`with cache.run(sigmas, clip) as run` for hosts, or `with cache.wrap(denoiser, sigmas, clip)` for a
+    """`with cache.clip(sigmas, index) as clip` for hosts, or `with cache.wrap(denoiser, sigmas, index)` for a
     clip loop.
 
     calibration: from a file; else learned from the first clip where the settings ask for it. fingerprint: of
     the checkpoint in use, checked against the calibration's. guidance_scale: weighs cond against uncond when
-    learning.
+    learning, and tells whether a calibration's weights hold. observe: measure for the report how much
+    outputs change and how far off replays are.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class StepCache:
         *,
         fingerprint: Fingerprint | None = None,
         guidance_scale: float | None = None,
+        observe: bool = False,
     ) -> None:
         if calibration is not None:
             calibration.check(fingerprint)
@@ -46,47 +52,49 @@ class StepCache:
         self.calibration = calibration
         self.fingerprint = fingerprint
         self.guidance_scale = guidance_scale
+        self.observe = observe
         self.recordings: list[Recording] = []
-        self.report = RunReport(config, _describe(calibration))
-        self._last_plan: tuple[tuple[object, ...], RunPlan] | None = None
-        learns = config.calibrate_online or calibration is not None or config.coefficients is not None
-        if config.mode == "teacache" and not learns:
-            self.report.notes.append(
+        self.report = CacheReport(config, _describe(calibration))
+        self._last_plan: tuple[tuple[object, ...], ClipPlan] | None = None
+        self._more_steps = 0
+        if config.mode == "teacache" and calibration is None and not config.calibrate_online:
+            self.report.note(
                 "Without a calibration a threshold has no fixed meaning on this checkpoint; the signal is "
                 "used as it is."
             )
 
     @contextmanager
-    def run(self, sigmas: Sequence[float] | Tensor, clip_index: int = 0) -> Generator[CacheRun]:
-        """One sampling run over `sigmas`: N falling noise levels and the final one.
+    def clip(
+        self, sigmas: Sequence[float] | Tensor, clip_index: int = 0, *, euler: bool = True
+    ) -> Generator[ClipCache]:
+        """The cache of one clip, sampled over `sigmas`: N falling noise levels and the final one.
 
-        Its tensors die with the block, however that ends. Finished evaluations are reported even if the run
-        was cut short; only a whole run teaches.
+        euler: whether the sampler is Euler's method; under another, the line answers. The clip's tensors die
+        with the block, however that ends. Finished evaluations are reported even if the clip was cut short;
+        only a whole clip teaches.
         """
         levels = to_floats(sigmas) if isinstance(sigmas, Tensor) else [float(level) for level in sigmas]
-        run = CacheRun(self.config, self._plan(levels, clip_index), levels, clip_index)
-        if run.recorder is not None:
-            run.recorder.guidance_scale = self.guidance_scale
+        setting = Setting(tuple(levels), self.guidance_scale, euler)
+        plan = self._plan(setting, clip_index)
+        observer = Observer() if self.observe else None
+        clip = ClipCache(
+            self.config, plan, levels, clip_index, guidance_scale=self.guidance_scale, observer=observer
+        )
+        complete = False
         try:
-            yield run
-        except BaseException:
-            run.recorder = None
-            raise
+            yield clip
+            complete = True
         finally:
             try:
-                records, recording = run.finish()
+                finished = clip.finish(complete=complete)
             finally:
-                run.close()
-            self.report.records.extend(records)
-            self.report.damping = run.plan.damping or self.report.damping
-            self.report.cache_bytes = max(self.report.cache_bytes, run.peak_bytes)
-            if recording is not None:
-                self._learn(recording, clip_index)
+                clip.close()
+            self._take_in(finished, plan, setting, clip_index)
         logger.info("clip %d: %s", clip_index, self.report.summary())
 
     @contextmanager
     def wrap(
-        self, denoiser: Denoiser, sigmas: Sequence[float] | Tensor, clip_index: int = 0
+        self, denoiser: Denoiser, sigmas: Sequence[float] | Tensor, clip_index: int = 0, *, euler: bool = True
     ) -> Generator[Denoiser]:
         """A stand-in for `denoiser` that replays the evaluations it may. Switched off, it is `denoiser`
         itself.
@@ -94,19 +102,58 @@ class StepCache:
         if self.config.mode == "off":
             yield denoiser
             return
-        with self.run(sigmas, clip_index) as run:
-            yield CachedDenoiser(run, denoiser)
+        with self.clip(sigmas, clip_index, euler=euler) as clip:
+            yield CachedDenoiser(clip, denoiser)
+
+    def carry(self) -> dict[str, Any]:
+        """What one clip leaves to the next, as JSON values: enough to continue a video in another process."""
+        learned = None if self.calibration is None else self.calibration.to_json()
+        return {"calibration": learned, "more_steps": self._more_steps}
+
+    def take_up(self, carried: object, where: str = "unfinished video") -> None:
+        """The inverse of `carry`. Anything else raises CalibrationError."""
+        fields = read_object(carried, where)
+        learned, more_steps = fields.get("calibration"), fields.get("more_steps")
+        if isinstance(more_steps, bool) or not isinstance(more_steps, int) or more_steps < 0:
+            raise refuse("a count of more steps", str(more_steps), where)
+        self.calibration = None if learned is None else Calibration.from_json(learned, where)
+        self._more_steps = more_steps
 
     def make_calibration(self) -> Calibration:
-        """Fitted from every run recorded so far."""
-        return Calibration.fit(self.recordings, self.fingerprint)
+        """Fitted from every clip recorded so far."""
+        return Calibration.fit(self.recordings, self.fingerprint, self.guidance_scale)
 
-    def _plan(self, sigmas: list[float], clip_index: int) -> RunPlan:
-        """The run's plan; that of the clip before where nothing it depends on has changed."""
-        key = (tuple(sigmas), self.calibration, min(clip_index, len(self.config.masks)))
+    def _plan(self, setting: Setting, clip_index: int) -> ClipPlan:
+        """The clip's plan; that of the clip before where nothing it depends on has changed."""
+        key = (setting, self.calibration, min(clip_index, len(self.config.masks)), self._more_steps)
         if self._last_plan is None or self._last_plan[0] != key:
-            self._last_plan = (key, plan_run(self.config, self.calibration, sigmas, clip_index))
+            plan = plan_clip(self.config, self.calibration, setting, clip_index, more_steps=self._more_steps)
+            self._last_plan = (key, plan)
         return self._last_plan[1]
+
+    def _take_in(self, finished: Finished, plan: ClipPlan, setting: Setting, clip_index: int) -> None:
+        self.report.records.extend(finished.records)
+        self.report.cache_bytes = max(self.report.cache_bytes, finished.peak_bytes)
+        self.report.note(plan.note)
+        if finished.recording is not None:
+            self._learn(finished.recording, clip_index)
+        elif finished.surprise is not None:
+            self._adapt(finished.surprise, setting, clip_index)
+
+    def _adapt(self, surprise: float, setting: Setting, clip_index: int) -> None:
+        """After a clip that moved otherwise than the calibration's: as many steps more as keep the loss."""
+        before, self._more_steps = self._more_steps, 0
+        promised = self._plan(setting, clip_index).loss
+        if surprise > SURPRISE and promised is not None:
+            allowed = promised / surprise**2
+            while (loss := self._plan(setting, clip_index).loss) is not None and loss > allowed:
+                self._more_steps += 1
+        if self._more_steps != before:
+            computed = (self._plan(setting, clip_index).schedule or "").count("1")
+            self.report.note(
+                f"Clip {clip_index} was {surprise:.1f} times farther from the calibration's forecasts than "
+                f"expected: the clips after it compute {computed} of {setting.steps} steps."
+            )
 
     def _learn(self, recording: Recording, clip_index: int) -> None:
         self.recordings.append(recording)
@@ -117,9 +164,32 @@ class StepCache:
             self.calibration = self.make_calibration()
         except CalibrationError as error:
             self.recordings.pop()
-            self.report.notes.append(f"Clip {clip_index} taught nothing: {error}")
+            self.report.note(f"Clip {clip_index} taught nothing: {error}")
             return
         self.report.calibration = f"learned from clip {clip_index}, {_describe(self.calibration)}"
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """What a front door asks of a cache: settings, and the calibration that they use."""
+
+    config: StepCacheConfig
+    calibration: Calibration | None = None
+
+    def start(
+        self, fingerprint: Fingerprint | None, guidance_scale: float | None, *, observe: bool = False
+    ) -> StepCache:
+        """The cache of one video. A threshold without a calibration takes its meaning from the first clip."""
+        config = self.config
+        if config.mode == "teacache" and self.calibration is None:
+            config = replace(config, calibrate_online=True)
+        return StepCache(
+            config,
+            self.calibration,
+            fingerprint=fingerprint,
+            guidance_scale=guidance_scale,
+            observe=observe,
+        )
 
 
 def _describe(calibration: Calibration | None) -> str:

@@ -1,6 +1,6 @@
 """The step cache inside the host's sampling: its wrappers, and where a run's state lives.
 
-One `sample()` call is one clip and one cache run. The decision is taken where the host evaluates all branches
+One `sample()` call is one clip of the cache. The decision is taken where the host evaluates all branches
 (CALC_COND_BATCH) and obeyed where it evaluates some of them (APPLY_MODEL), so it does not matter whether it
 batches cond and uncond; and both lie outside what core's TorchCompileModel compiles. State lives in the
 run's own copy of the model options and dies with it; the MODEL carries frozen settings only.
@@ -9,36 +9,22 @@ run's own copy of the model options and dies with it; the MODEL carries frozen s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import comfy.k_diffusion.sampling as k_diffusion
 import comfy.model_patcher
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...teacache_core import CacheRun, Calibration, Decision, Fingerprint, StepCache, StepCacheConfig
+from ...teacache_core import CacheSettings, ClipCache, Decision, StepCache
 from .model import MemoModel
 
 KEY = "memo_teacache"
 _VIDEO_KEY = f"{KEY}_video"
-_RUN_KEY = f"{KEY}_run"
+_CLIP_KEY = f"{KEY}_clip"
 _BRANCHES = ("cond", "uncond")  # by the host's index
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """What the TeaCache node leaves on a MODEL."""
-
-    config: StepCacheConfig
-    calibration: Calibration | None = None
-
-    def start(self, fingerprint: Fingerprint | None, guidance_scale: float) -> StepCache:
-        """The cache of one video."""
-        return StepCache(
-            self.config, self.calibration, fingerprint=fingerprint, guidance_scale=guidance_scale
-        )
 
 
 class _Shared:
@@ -56,10 +42,19 @@ class CachedVideo(_Shared):
         self.clip_index = 0
 
 
-class _ActiveRun(_Shared):
-    def __init__(self, run: CacheRun) -> None:
-        self.run = run
+class _ActiveClip(_Shared):
+    """The clip that is sampled now. `levels` are those of its evaluations, where the sampler makes one a
+    step: counting them spares the host a wait for its device.
+    """
+
+    def __init__(self, clip: ClipCache, levels: Sequence[float] | None) -> None:
+        self.clip = clip
+        self.levels = None if levels is None else iter(levels)
         self.decision: Decision | None = None
+
+    def level(self, sigma: Tensor) -> float | Tensor:
+        """The noise level of the evaluation that begins now."""
+        return sigma.reshape(-1)[0] if self.levels is None else next(self.levels)
 
 
 def attach(model: Any, settings: CacheSettings) -> Any:
@@ -92,7 +87,7 @@ def start_video(model: Any, guidance_scale: float) -> tuple[Any, CachedVideo | N
     settings = settings_of(model)
     if settings is None:
         return model, None
-    video = CachedVideo(settings.start(model.model.fingerprint, guidance_scale))
+    video = CachedVideo(settings.start(model.model.fingerprint, guidance_scale, observe=True))
     model = model.clone()
     model.model_options["transformer_options"][_VIDEO_KEY] = video
     return model, video
@@ -116,8 +111,9 @@ def _outer_sample(
         video = CachedVideo(options[KEY].start(fingerprint, guider.cfg))
     guider.model_options = comfy.model_patcher.create_model_options_clone(original)
     try:
-        with video.cache.run(sigmas, video.clip_index) as run:
-            guider.model_options["transformer_options"][_RUN_KEY] = _ActiveRun(run)
+        with video.cache.clip(sigmas, video.clip_index, euler=_is_euler(sampler)) as clip:
+            levels = sigmas[:-1].tolist() if _evaluates_once_a_step(sampler) else None
+            guider.model_options["transformer_options"][_CLIP_KEY] = _ActiveClip(clip, levels)
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = original
@@ -126,13 +122,14 @@ def _outer_sample(
 def _calc_cond_batch(
     executor: Any, model: Any, conds: Sequence[Any], x: Tensor, sigma: Tensor, model_options: dict[str, Any]
 ) -> list[Tensor]:
-    active = model_options["transformer_options"].get(_RUN_KEY)
+    active = model_options["transformer_options"].get(_CLIP_KEY)
     branches = [name for name, cond in zip(_BRANCHES, conds, strict=False) if cond is not None]
     one_each = len(conds) <= len(_BRANCHES) and all(cond is None or len(cond) == 1 for cond in conds)
     if active is None or not one_each:
         return executor(model, conds, x, sigma, model_options)
     signal = partial(_signal, model, x, sigma)
-    with active.run.evaluation(float(sigma[0]), like=x, branches=branches, signal=signal) as decision:
+    level = active.level(sigma)
+    with active.clip.evaluation(level, like=x, branches=branches, signal=signal) as decision:
         active.decision = decision
         try:
             return executor(model, conds, x, sigma, model_options)
@@ -151,18 +148,52 @@ def _apply_model(
     **conds: Any,
 ) -> Tensor:
     """Some branches of one evaluation, as denoised latents: computed and stored, or replayed."""
-    active = transformer_options.get(_RUN_KEY)
+    active = transformer_options.get(_CLIP_KEY)
     if active is None or active.decision is None:
         return executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
     names = [_BRANCHES[index] for index in transformer_options["cond_or_uncond"]]
     scale = sigma.reshape(-1, *[1] * (x.ndim - 1))
     if not active.decision.compute:
-        return x - torch.cat([active.run.replay(name) for name in names]).to(x) * scale
+        return x - torch.cat([active.clip.replay(name) for name in names]).to(x) * scale
     denoised = executor(x, sigma, c_concat, c_crossattn, control, transformer_options, **conds)
-    velocity = (x - denoised) / scale
-    for name, part in zip(names, velocity.chunk(len(names)), strict=True):
-        active.run.store(name, part)
-    return denoised
+    velocities = ((x - denoised) / scale).chunk(len(names))
+    answers = [active.clip.store(name, part) for name, part in zip(names, velocities, strict=True)]
+    if all(answer is velocity for answer, velocity in zip(answers, velocities, strict=True)):
+        return denoised
+    return x - torch.cat(answers).to(x) * scale
+
+
+_ONCE_A_STEP = (
+    "euler",
+    "euler_ancestral",
+    "lms",
+    "dpmpp_2m",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "gradient_estimation",
+)
+"""The host's samplers that evaluate each level of the schedule once, in order; the tests hold it."""
+
+
+def _is_euler(sampler: Any) -> bool:
+    """Whether it is Euler's method and nothing more."""
+    churned = getattr(sampler, "extra_options", {}).get("s_churn", 0.0)
+    return _function(sampler) is _host_function("euler") and not churned
+
+
+def _evaluates_once_a_step(sampler: Any) -> bool:
+    found = _function(sampler)
+    return found is not None and any(found is _host_function(name) for name in _ONCE_A_STEP)
+
+
+def _function(sampler: Any) -> Any:
+    return getattr(sampler, "sampler_function", None)
+
+
+def _host_function(name: str) -> Any:
+    return getattr(k_diffusion, f"sample_{name}", None)
 
 
 def _signal(model: Any, x: Tensor, sigma: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...memo_avatar.inputs import Voice
 from ...memo_avatar.model.config import MemoConfig
-from ...teacache_core import Calibration, RunReport
+from ...teacache_core import CacheReport, Calibration
 
 Memo = io.Custom("MEMO")
 MemoPortrait = io.Custom("MEMO_PORTRAIT")
@@ -65,7 +65,7 @@ class EncodedVoice:
 class VideoReport:
     """What a sampling run did. ``calibration`` is what a calibrating run learned."""
 
-    run: RunReport
+    cache: CacheReport
     seconds: float
     frames: int
     calibration: Calibration | None = None
@@ -75,4 +75,4 @@ class VideoReport:
         """For people; with ``details``, a line for every evaluation."""
         pace = self.seconds / max(1, self.frames)
         first = f"{self.frames} frames in {self.seconds:.1f} s ({pace:.3f} s per frame)."
-        return "\n".join([first, self.run.to_text(details), *self.notes])
+        return "\n".join([first, self.cache.to_text(details), *self.notes])

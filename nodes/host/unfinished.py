@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,7 +20,7 @@ from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.paste import ColourMatch
 from ...memo_avatar.video.segments import join_segments, write_segment
 from ...memo_avatar.video.streams import Sound
-from ...teacache_core import Calibration
+from ...teacache_core import StepCache
 from .cached_sampling import CachedVideo
 from .job import VideoJob
 from .video import generate_video
@@ -48,18 +49,18 @@ class Unfinished:
     def segments(self, count: int) -> list[Path]:
         return [self.segment(index) for index in range(count)]
 
-    def load(self) -> tuple[ClipState | None, Calibration | None]:
-        """Where to go on: the last saved state whose clips are all there, and what its cache had learned."""
+    def load(self) -> tuple[ClipState | None, Any]:
+        """Where to go on: the last saved state whose clips are all there, and what its cache carried on."""
         path = self.folder / _STATE_NAME
         if not path.is_file():
             return None, None
         with safe_open(str(path), framework="pt") as stored:
             names = list(stored.keys())
             state = ClipState.from_tensors({name: stored.get_tensor(name) for name in names})
-            learned = (stored.metadata() or {}).get("calibration")
+            carried = (stored.metadata() or {}).get("cache")
         if not all(segment.is_file() for segment in self.segments(state.clip_index + 1)):
             return None, None
-        return state, None if learned is None else Calibration.from_json(json.loads(learned))
+        return state, None if carried is None else json.loads(carried)
 
     def save_colour(self, delivery: Delivery) -> None:
         """The colours that the first frame set, once: a continued video has to keep them."""
@@ -73,12 +74,12 @@ class Unfinished:
         if delivery.paster is not None and path.is_file():
             delivery.paster.colour = ColourMatch(**json.loads(path.read_text(encoding="utf-8")))
 
-    def save(self, state: ClipState, calibration: Calibration | None) -> None:
+    def save(self, state: ClipState, cache: StepCache | None) -> None:
         """Replace the saved state in one step."""
         tensors = {key: tensor.contiguous() for key, tensor in state.tensors().items()}
-        learned = {} if calibration is None else {"calibration": json.dumps(calibration.to_json())}
+        carried = {} if cache is None else {"cache": json.dumps(cache.carry())}
         with replacing(self.folder / _STATE_NAME) as part:
-            save_file(tensors, part, metadata=learned)
+            save_file(tensors, part, metadata=carried)
 
 
 @torch.inference_mode()
@@ -89,11 +90,11 @@ def finish_segments(
     video."""
     work.folder.mkdir(parents=True, exist_ok=True)
     delivery = make_delivery(job, str(FPS)) if delivery is None else delivery
-    state, learned = work.load()
+    state, carried = work.load()
     if state is not None:
         work.load_colour(delivery)
-    if video is not None and learned is not None:
-        video.cache.calibration = learned
+    if video is not None and carried is not None:
+        video.cache.take_up(carried)
     done, unsaved, due = 0 if state is None else state.clip_index + 1, None, 0.0
     clips = generate_video(job, video, state)
     del state  # the loop drops its memory as soon as it can
@@ -105,12 +106,12 @@ def finish_segments(
             done, unsaved = clip.index + 1, on_cpu(clip.state)
             del clip  # its state would stay on the device
             if (started := time.monotonic()) >= due:
-                work.save(unsaved, None if video is None else video.cache.calibration)
+                work.save(unsaved, None if video is None else video.cache)
                 unsaved, finished = None, time.monotonic()
                 due = finished + (finished - started) / SAVE_SHARE
     except BaseException:
         if unsaved is not None:
-            work.save(unsaved, None if video is None else video.cache.calibration)
+            work.save(unsaved, None if video is None else video.cache)
         if done:
             sound = Sound.of_waveform(job.voice.waveform[0], job.voice.sample_rate)
             with replacing(work.folder / SO_FAR) as part:

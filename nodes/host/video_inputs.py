@@ -14,7 +14,7 @@ from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.paste import DEFAULT_FEATHER, MAX_FEATHER, Paster
 from ...memo_avatar.video.retime import RATES
-from ...teacache_core import CalibrationError, RunReport, StepCache, StepCacheConfig
+from ...teacache_core import CacheReport, CalibrationError, StepCache, StepCacheConfig
 from .cached_sampling import CachedVideo
 from .job import VideoJob
 from .pictures import opaque
@@ -91,7 +91,7 @@ def make_delivery(job: VideoJob, fps: str, paster: Paster | None = None) -> Deli
 def make_report(video: CachedVideo | None, seconds: float, frames: int) -> VideoReport:
     """What was computed and what it took."""
     if video is None:
-        return VideoReport(RunReport(StepCacheConfig()), seconds, frames)
+        return VideoReport(CacheReport(StepCacheConfig()), seconds, frames)
     calibration, notes = None, ()
     if video.cache.config.calibrate:
         calibration, notes = _calibration(video.cache)

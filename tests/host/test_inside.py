@@ -222,6 +222,7 @@ def test_every_sampler_of_the_host_works_or_is_refused(inside: dict[str, Any]) -
 def test_samplers_of_two_evaluations_per_step_skip_evaluations(inside: dict[str, Any]) -> None:
     for found in value(inside, "skipping_between_steps").values():
         assert found["evaluations"] == 11 and found["calls"] == found["computed"] < 11
+        assert found["carried"]
 
 
 def test_lora_files_act_add_up_and_go(inside: dict[str, Any]) -> None:

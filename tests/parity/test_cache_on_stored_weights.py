@@ -70,7 +70,7 @@ def test_memory_never_depends_on_a_skipped_step(case: MemoCase) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [StepCacheConfig(), StepCacheConfig(step_mask="1"), StepCacheConfig(step_mask="1", target="residual")],
+    [StepCacheConfig(), StepCacheConfig(step_mask="1"), StepCacheConfig(step_mask="1", stored="residual")],
     ids=["off", "velocity never skipped", "residual never skipped"],
 )
 def test_nothing_skipped_is_bit_identical(case: MemoCase, config: StepCacheConfig) -> None:
@@ -79,16 +79,16 @@ def test_nothing_skipped_is_bit_identical(case: MemoCase, config: StepCacheConfi
     for wrap in (None, StepCache(config).wrap):
         clips = generate_clips(case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=wrap)
         found.append(next(clips).frames)
-    exact = config.target == "velocity"
+    exact = config.stored == "velocity"
     assert torch.allclose(found[0], found[1], rtol=0, atol=0 if exact else 1e-5)
 
 
-@pytest.mark.parametrize("target", ["velocity", "residual"])
-def test_skipped_steps_really_skip(case: MemoCase, target: str) -> None:
+@pytest.mark.parametrize("stored", ["velocity", "residual"])
+def test_skipped_steps_really_skip(case: MemoCase, stored: str) -> None:
     calls = []
     hook = case.models.diffusion_net.mid_block.register_forward_hook(lambda *_: calls.append(1))
     settings = settings_of(case, steps=6)
-    cache = StepCache(StepCacheConfig(step_mask="110010", target=target))
+    cache = StepCache(StepCacheConfig(step_mask="110010", stored=stored))
     clips = generate_clips(
         case.models, case.vae, case.portrait, case.voice, settings, wrap_denoiser=cache.wrap
     )

@@ -44,6 +44,9 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "removed_leaves_nothing",
         "removed_identical",
         "memory_identical",
+        "script_zero_identical",
+        "script_first_clip_identical",
+        "script_memory_identical",
     ],
 )
 def test_upstream_with_the_cache(facts: dict, fact: str) -> None:
@@ -58,6 +61,13 @@ def test_skipped_steps_of_upstream_really_skip(facts: dict) -> None:
     assert all(mask.startswith("1") for mask in facts["masks"])
 
 
+def test_the_original_scripts_interface_skips_after_the_first_clip(facts: dict) -> None:
+    first, *others = facts["script_masks"]
+    assert first == "1" * facts["steps"]
+    assert all(mask.startswith("1") and "0" in mask for mask in others)
+    assert facts["script_calls"] == sum(mask.count("1") for mask in facts["script_masks"])
+
+
 def test_our_net_makes_the_same_decisions(facts: dict, goldens: Path) -> None:
     from memo_avatar.clips.loop import generate_clips
     from memo_avatar.clips.values import SamplingSettings
@@ -65,7 +75,7 @@ def test_our_net_makes_the_same_decisions(facts: dict, goldens: Path) -> None:
     from tests.helpers.memo_case import load_case
 
     case = load_case(goldens / "micro", clips=len(facts["masks"]))
-    cache = StepCache(StepCacheConfig(rel_l1_thresh=facts["threshold"]))
+    cache = StepCache(StepCacheConfig(rel_l1_thresh=facts["threshold"]), observe=True)
     settings = SamplingSettings(steps=facts["steps"], guidance_scale=case.info["guidance_scale"])
     clips = generate_clips(
         case.models,

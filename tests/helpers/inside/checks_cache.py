@@ -93,7 +93,7 @@ def interrupted_at_every_step(world: World) -> dict[str, Any]:
     progress = world.module("nodes.host.video").Progress
     fresh = world.skipping
     before, interrupted = live_bytes(), 0
-    with watched_runs(world) as runs:
+    with watched_clips(world) as runs:
         for step in range(STEPS):
             with replaced(progress, "on_step", stopping_at(progress.on_step, step)):
                 try:
@@ -222,18 +222,18 @@ def free_memory(world: World, number: float) -> Iterator[None]:
 
 
 @contextmanager
-def watched_runs(world: World) -> Iterator[list[Any]]:
-    """Weak references to every CacheRun made inside."""
+def watched_clips(world: World) -> Iterator[list[Any]]:
+    """Weak references to every ClipCache made inside."""
     engine = world.module("teacache_core.step_cache")
-    kind, runs = engine.CacheRun, []
+    kind, clips = engine.ClipCache, []
 
     def make(*args: Any, **kwargs: Any) -> Any:
-        run = kind(*args, **kwargs)
-        runs.append(weakref.ref(run))
-        return run
+        clip = kind(*args, **kwargs)
+        clips.append(weakref.ref(clip))
+        return clip
 
-    with replaced(engine, "CacheRun", make):
-        yield runs
+    with replaced(engine, "ClipCache", make):
+        yield clips
 
 
 def live_bytes() -> int:

@@ -180,7 +180,7 @@ def calibration_and_report(world: World) -> dict[str, Any]:
         "calibrating changes nothing": bool(images.movedim(-1, 1).equal(world.plain)),
         "inside the folder": path.parent == world.user / "models" / "memo" / "calibrations",
         "listed": path.stem in listed,
-        "masks": list(report.run.masks()),
+        "masks": list(report.cache.masks()),
         "picture": list(picture.shape),
         "text": text,
     }

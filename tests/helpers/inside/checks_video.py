@@ -55,14 +55,14 @@ def stopped_and_continued(world: World) -> dict[str, Any]:
         except management.InterruptProcessingException:
             interrupted = True
     so_far = read_video(work.folder / stream.SO_FAR)
-    state, learned = work.load()
+    state, carried = work.load()
     with loaded_memory(world) as alive:
         again = make_file(world, job, "stopped")
     return {
         "interrupted": interrupted,
         "frames so far": len(so_far),
         "continued after clip": state.clip_index,
-        "learned": learned is not None,
+        "learned": bool(carried and carried["calibration"]),
         "loaded memory gone": bool(alive) and not any(alive),
         "same file": again.read_bytes() == whole.read_bytes(),
     }

@@ -59,7 +59,7 @@ class Pack:
     def cached(self, job: Any, **settings: Any) -> Any:
         """A job with a step cache on its model."""
         sampling, core = self.module("nodes.host.cached_sampling"), self.module("teacache_core")
-        cache = sampling.CacheSettings(core.StepCacheConfig(**settings))
+        cache = core.CacheSettings(core.StepCacheConfig(**settings))
         return replace(job, model=sampling.attach(job.model, cache))
 
 

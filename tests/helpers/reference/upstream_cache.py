@@ -127,7 +127,38 @@ def find_out(case: Path) -> dict[str, Any]:
     facts["memory_identical"] = all(map(torch.equal, memories, own_memories))
     again, _, _ = video.run(1)
     facts["removed_identical"] = torch.equal(again[0], plain[0])
-    return facts
+    return facts | original_script(video, plain)
+
+
+def original_script(video: Video, plain: list[torch.Tensor]) -> dict[str, Any]:
+    """The same by the original script's interface: the class's forward replaced, its attributes set."""
+    from memo.models.unet_3d import UNet3DConditionModel
+
+    from standalone.published_memo import teacache_report
+    from teacache_memo import teacache_forward
+
+    net, published = video.pipeline.diffusion_net, UNet3DConditionModel.forward
+    UNet3DConditionModel.forward = teacache_forward
+    UNet3DConditionModel.enable_teacache = True
+    UNet3DConditionModel.num_steps = STEPS
+    UNet3DConditionModel.rel_l1_thresh = 0.0
+    UNet3DConditionModel.cnt = 0
+    UNet3DConditionModel.accumulated_rel_l1_distance = 0
+    UNet3DConditionModel.previous_modulated_input = None
+    UNet3DConditionModel.previous_residual = None
+    off, _, _ = video.run(SHORT)
+    UNet3DConditionModel.rel_l1_thresh = 0.25
+    cached, memories, calls = video.run(LONG)
+    masks = list(teacache_report(net).masks())
+    UNet3DConditionModel.forward = published
+    _, own_memories, _ = video.run(LONG, past=cached)
+    return {
+        "script_zero_identical": all(map(torch.equal, off, plain)),
+        "script_first_clip_identical": torch.equal(cached[0], plain[0]),
+        "script_memory_identical": all(map(torch.equal, memories, own_memories)),
+        "script_masks": masks,
+        "script_calls": calls,
+    }
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ SETTINGS = (
     StepCacheConfig(rel_l1_thresh=0.1),
     StepCacheConfig(rel_l1_thresh=0.4, on_skip="reuse", max_consecutive_skips=2),
     StepCacheConfig(rel_l1_thresh=0.2, start_percent=0.2, end_percent=0.9, compute_last=True),
-    StepCacheConfig(rel_l1_thresh=0.3, cache_dtype=torch.bfloat16),
+    StepCacheConfig(rel_l1_thresh=0.3, target="converged"),
     StepCacheConfig(step_mask="1101001", on_skip="reuse"),
     StepCacheConfig(step_mask=("10", "1100110")),
 )

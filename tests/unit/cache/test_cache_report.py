@@ -5,35 +5,36 @@ import json
 import pytest
 import torch
 
-from teacache_core import RunReport, StepCache, StepCacheConfig, StepRecord
+from teacache_core import CacheReport, StepCache, StepCacheConfig, StepRecord
 from teacache_core.picture import draw, to_tensor
 from tests.helpers.toy_denoiser import SmoothDenoiser, sample
 
 
 @pytest.fixture(scope="module")
-def report() -> RunReport:
+def report() -> CacheReport:
     net = SmoothDenoiser()
-    cache = StepCache(StepCacheConfig(rel_l1_thresh=0.15, calibrate_online=True))
+    cache = StepCache(StepCacheConfig(rel_l1_thresh=0.15, calibrate_online=True), observe=True)
     for clip in range(3):
         noise = torch.randn(4, 8, generator=torch.Generator().manual_seed(clip))
         sample(cache, net, noise, clip_index=clip)
     return cache.report
 
 
-def made_report() -> RunReport:
+def made_report() -> CacheReport:
     records = [
         StepRecord(0, 0, 0, 1.0, True, "nothing stored yet", seconds=2.0),
         StepRecord(0, 1, 1, 0.5, False, "change below threshold", rel_l1=0.1, seconds=0.1),
         StepRecord(1, 0, 0, 1.0, True, "nothing stored yet", seconds=4.0),
         StepRecord(1, 1, 1, 0.5, True, "threshold reached", rel_l1=0.3, replay_error=0.04, seconds=3.0),
     ]
-    return RunReport(StepCacheConfig(rel_l1_thresh=0.2), records=records, cache_bytes=2**20)
+    return CacheReport(StepCacheConfig(rel_l1_thresh=0.2), records=records, cache_bytes=2**20)
 
 
-def test_json_round_trip(report: RunReport) -> None:
-    again = RunReport.from_json(json.loads(json.dumps(report.to_json())))
-    assert again == report
-    assert json.loads(json.dumps(report.to_json()))["step_mask"] == list(report.masks())
+def test_json_has_every_record_and_the_totals(report: CacheReport) -> None:
+    values = json.loads(json.dumps(report.to_json()))
+    assert [StepRecord(**record) for record in values["records"]] == report.records
+    assert values["step_mask"] == list(report.masks())
+    assert values["totals"]["computed"] == report.totals().computed
 
 
 def test_totals_count_and_time_what_was_saved() -> None:
@@ -46,7 +47,7 @@ def test_totals_count_and_time_what_was_saved() -> None:
     assert made_report().percentiles("rel_l1") == {0: 0.1, 25: 0.1, 50: 0.1, 75: 0.3, 95: 0.3, 100: 0.3}
 
 
-def test_every_evaluation_has_a_reason_and_its_numbers(report: RunReport) -> None:
+def test_every_evaluation_has_a_reason_and_its_numbers(report: CacheReport) -> None:
     assert len(report.records) == 60
     first, *others = report.clips()[1]
     assert first.reason == "nothing stored yet" and first.rel_l1 is None
@@ -63,7 +64,7 @@ def test_text_is_for_people() -> None:
     assert "clip    0  #.  1 of 2 computed, 2.10 s" in text
     assert "Cache memory: 1.00 MiB" in text
     assert "change below threshold" in text
-    assert RunReport(StepCacheConfig()).summary() == "TeaCache is off: every step was computed."
+    assert CacheReport(StepCacheConfig()).summary() == "TeaCache is off: every step was computed."
 
 
 @pytest.mark.parametrize("clips", [0, 1, 3, 90])
@@ -72,7 +73,7 @@ def test_a_picture_is_drawn_for_any_length(clips: int) -> None:
     records = [
         StepRecord(**{**vars(entry), "clip_index": clip}) for clip in range(clips) for entry in record[2:]
     ]
-    picture = draw(RunReport(StepCacheConfig(rel_l1_thresh=0.2), records=records))
+    picture = draw(CacheReport(StepCacheConfig(rel_l1_thresh=0.2), records=records))
     pixels = to_tensor(picture)
     assert pixels.dtype == torch.uint8 and pixels.shape == (picture.height, 960, 3)
     assert pixels.float().std() > 5
@@ -86,9 +87,21 @@ def test_the_picture_shows_each_decision() -> None:
     assert pixels[96 + 22 + 11][88 + 424 + 100].tolist() == computed
 
 
-def test_files_by_suffix(tmp_path, report: RunReport) -> None:
-    for name in ("report.json", "report.png", "report.txt"):
-        report.save(tmp_path / name)
-    assert RunReport.from_json(json.loads((tmp_path / "report.json").read_text())) == report
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert "clip" in (tmp_path / "report.txt").read_text()
+def test_without_an_observer_decisions_and_answers_are_the_same_and_nothing_is_measured() -> None:
+    net, noise = SmoothDenoiser(), torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    config = StepCacheConfig(rel_l1_thresh=0.15)
+    seen, unseen = StepCache(config, observe=True), StepCache(config)
+    assert torch.equal(sample(seen, net, noise), sample(unseen, net, noise))
+    assert unseen.report.masks() == seen.report.masks()
+    assert any(record.replay_error for record in seen.report.records)
+    for record in unseen.report.records:
+        assert record.replay_error is None
+        assert record.output_change is None or not record.computed
+        assert record.seconds > 0
+
+
+def test_a_note_is_said_once() -> None:
+    report = CacheReport(StepCacheConfig(rel_l1_thresh=0.1))
+    for text in ("the line", "the line", ""):
+        report.note(text)
+    assert report.notes == ["the line"]

@@ -142,8 +142,8 @@ def test_an_exception_leaves_no_tensor_and_the_next_clip_is_fresh() -> None:
 
     def keep(module, args, output):
         attached = vars(net)["_teacache"]
-        if attached._run is not None and attached._run.has("joint"):
-            held.append(weakref.ref(attached._run._state.branches["joint"].newest.value))
+        if attached._clip is not None and attached._clip.has("joint"):
+            held.append(weakref.ref(attached._clip._state.branches["joint"].values[-1]))
 
     hook = net.register_forward_hook(keep)
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -171,9 +171,9 @@ def test_a_clip_starts_anew_when_the_noise_level_goes_up_even_if_nobody_says_so(
         (lambda: nn.Linear(1, 1), {}, TypeError, "MEMO's UNet3DConditionModel but got Linear"),
         (
             FakeUNet,
-            {"config": StepCacheConfig(rel_l1_thresh=0.1, target="residual")},
+            {"config": StepCacheConfig(rel_l1_thresh=0.1, stored="residual")},
             ValueError,
-            "target velocity but got residual",
+            "stored velocity but got residual",
         ),
         (
             lambda: apply_teacache(FakeUNet(), rel_l1_thresh=0.1),

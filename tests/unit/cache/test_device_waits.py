@@ -12,8 +12,7 @@ from memo_avatar.clips.denoiser import ClipDenoiser
 from memo_avatar.clips.solvers import flow_sigmas, sample_adams_bashforth, sample_euler
 from memo_avatar.clips.values import SamplingSettings
 from memo_avatar.inputs import Portrait
-from teacache_core import StepCache, StepCacheConfig
-from teacache_core import run as cache_run
+from teacache_core import StepCache, StepCacheConfig, clip_cache
 from tests.helpers.tiny_memo import tiny_memo
 
 STEPS = 6
@@ -48,7 +47,7 @@ def test_without_a_cache_nothing_waits(denoiser: ClipDenoiser, solver: Callable[
     ("config", "waits"),
     [
         (StepCacheConfig(step_mask="110010"), 0),
-        (StepCacheConfig(step_mask="110010", target="residual"), 0),
+        (StepCacheConfig(step_mask="110010", stored="residual"), 0),
         (StepCacheConfig(rel_l1_thresh=0.1), STEPS - 1),
     ],
     ids=["velocity, known schedule", "residual, known schedule", "threshold"],
@@ -60,8 +59,8 @@ def test_a_cache_waits_once_a_step_at_most(
     read: list[Tensor] = []
     fetched: list[int] = []
     monkeypatch.setattr(torch.Tensor, "item", lambda self: read.append(self) or 0.04)
-    monkeypatch.setattr(cache_run, "_fetch", lambda numbers: fetched.append(1) or [0.0] * len(numbers))
-    cache = StepCache(config)
+    monkeypatch.setattr(clip_cache, "_fetch", lambda numbers: fetched.append(1) or [0.0] * len(numbers))
+    cache = StepCache(config, observe=True)
     with torch.inference_mode(), cache.wrap(denoiser, flow_sigmas(STEPS), 0) as cached:
         sample(sample_euler, cached)
     assert len(read) == waits

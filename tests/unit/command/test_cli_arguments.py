@@ -61,7 +61,10 @@ def test_emotions_by_name_and_number(text: str, number: int) -> None:
         (["--seed", "-1"], "argument --seed: expected a whole number from 0 to"),
         (["--max-seconds", "0"], "expected seconds above 0 but got 0."),
         (["--rel-l1-thresh", "-0.1"], "expected a threshold of 0 or more but got -0.1."),
-        (["--target-speedup", "0.5"], "expected a factor of 1 or more but got 0.5."),
+        (
+            ["--target-speedup", "0.5"],
+            "expected a factor of 1 or more, or careful, fast, fastest but got 0.5.",
+        ),
         (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],

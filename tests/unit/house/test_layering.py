@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "teacache_core": {"torch", "PIL"},
     "memo_avatar": LIBRARIES,
     "nodes": LIBRARIES | HOST | PACKAGES,
-    "standalone": LIBRARIES | FRAMEWORKS | PACKAGES | {"tqdm"},
+    "standalone": LIBRARIES | FRAMEWORKS | PACKAGES | {"tqdm", "memo"},
     "teacache_memo.py": LIBRARIES | FRAMEWORKS | PACKAGES | {"standalone", "tqdm"},
 }
 

@@ -37,7 +37,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 def test_it_holds_the_step_cache_alone(wheel: zipfile.ZipFile) -> None:
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "teacache_core").glob("*.py")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "teacache_core").rglob("*.py")}
     assert held >= sources | {"teacache_core/py.typed"}
     assert {name.split("/")[0] for name in held} == {"teacache_core"}
 

@@ -6,9 +6,10 @@ import weakref
 import pytest
 import torch
 
-from teacache_core import Calibration, StepCache, StepCacheConfig
-from teacache_core.calibration import PUBLISHED_TABLE, count_computed
-from teacache_core.run import CacheRun
+from teacache_core import Calibration, ClipCache, StepCache, StepCacheConfig
+from teacache_core.calibration.rescale import PUBLISHED_TABLE, count_computed
+from teacache_core.forecast import Line
+from teacache_core.plan import ClipPlan
 from tests.helpers.toy_denoiser import SmoothDenoiser, ToyDenoiser, flow_sigmas, sample
 
 SIGMAS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.0]
@@ -18,14 +19,8 @@ def scalar(value: float) -> torch.Tensor:
     return torch.full((1, 1), value)
 
 
-def mask_run(mask: str, **settings) -> CacheRun:
-    return CacheRun(StepCacheConfig(step_mask=mask, **settings), plan_of(mask), SIGMAS, 0)
-
-
-def plan_of(mask: str):
-    from teacache_core.plan import RunPlan
-
-    return RunPlan(mask=mask)
+def mask_clip(mask: str, *, reuse: bool = False) -> ClipCache:
+    return ClipCache(StepCacheConfig(step_mask=mask), ClipPlan(Line(reuse), mask=mask), SIGMAS)
 
 
 def call(denoiser, value: float, sigma: float) -> list[float]:
@@ -36,15 +31,15 @@ def call(denoiser, value: float, sigma: float) -> list[float]:
 @pytest.mark.parametrize(
     ("settings", "inputs", "mask", "outputs"),
     [
-        ({"target": "residual", "on_skip": "reuse"}, (10, 11), "10", (40, 41)),
-        ({"target": "residual", "on_skip": "reuse"}, (10, 11), "11", (40, 44)),
-        ({"target": "velocity", "on_skip": "reuse"}, (10, 11), "10", (40, 40)),
-        ({"target": "velocity", "on_skip": "reuse"}, (10, 11), "11", (40, 44)),
-        ({"target": "velocity", "on_skip": "forecast"}, (10, 11, 90), "110", (40, 44, 48)),
-        ({"target": "residual", "on_skip": "forecast"}, (10, 11, 90), "110", (40, 44, 90 + 36)),
-        ({"target": "velocity", "on_skip": "forecast"}, (10, 11, 0, 0), "1100", (40, 44, 48, 52)),
-        ({"target": "velocity", "on_skip": "forecast"}, (10, 0, 12, 0), "1010", (40, 40, 48, 52)),
-        ({"target": "velocity", "on_skip": "forecast"}, (10, 0), "00", (40, 40)),
+        ({"stored": "residual", "on_skip": "reuse"}, (10, 11), "10", (40, 41)),
+        ({"stored": "residual", "on_skip": "reuse"}, (10, 11), "11", (40, 44)),
+        ({"stored": "velocity", "on_skip": "reuse"}, (10, 11), "10", (40, 40)),
+        ({"stored": "velocity", "on_skip": "reuse"}, (10, 11), "11", (40, 44)),
+        ({"stored": "velocity", "on_skip": "line"}, (10, 11, 90), "110", (40, 44, 48)),
+        ({"stored": "residual", "on_skip": "line"}, (10, 11, 90), "110", (40, 44, 90 + 36)),
+        ({"stored": "velocity", "on_skip": "line"}, (10, 11, 0, 0), "1100", (40, 44, 48, 52)),
+        ({"stored": "velocity", "on_skip": "line"}, (10, 0, 12, 0), "1010", (40, 40, 48, 52)),
+        ({"stored": "velocity", "on_skip": "line"}, (10, 0), "00", (40, 40)),
     ],
 )
 def test_computed_and_skipped_steps_give_different_scalars(settings, inputs, mask, outputs) -> None:
@@ -95,14 +90,14 @@ def test_a_cache_that_never_skips_is_bit_identical() -> None:
 
 
 def test_cached_tensors_are_copies_and_what_is_returned_is_the_callers() -> None:
-    run = mask_run("1000", on_skip="reuse")
+    clip = mask_clip("1000", reuse=True)
     given = torch.ones(3)
-    with run.evaluation(0.9, like=given, branches=["a"]):
-        run.store("a", given)
+    with clip.evaluation(0.9, like=given, branches=["a"]):
+        clip.store("a", given)
     given += 5
     for sigma in (0.8, 0.7):
-        with run.evaluation(sigma, like=given, branches=["a"]):
-            replayed = run.replay("a")
+        with clip.evaluation(sigma, like=given, branches=["a"]):
+            replayed = clip.replay("a")
         assert replayed.tolist() == [1, 1, 1]
         replayed += 7
 
@@ -123,18 +118,18 @@ def test_one_decision_rules_all_branches_in_any_order_and_split(order, apart: bo
     def drive(order: tuple[str, ...], apart: bool) -> tuple[list[torch.Tensor], str]:
         net, cache = SmoothDenoiser(seed=3), StepCache(StepCacheConfig(rel_l1_thresh=0.2))
         latents, sigmas, found = torch.ones(2, 8), flow_sigmas(20), []
-        with cache.run(sigmas, 0) as run:
+        with cache.clip(sigmas) as clip:
             for index, sigma in enumerate(sigmas[:-1].tolist()):
                 timestep = torch.tensor(sigma * 1000)
                 signal = lambda: net.modulated_input(latents, timestep)  # noqa: B023, E731
-                with run.evaluation(sigma, like=latents, branches=order, signal=signal) as decision:
+                with clip.evaluation(sigma, like=latents, branches=order, signal=signal) as decision:
                     velocity = {}
                     for part in [[branch] for branch in order] if apart else [order]:
                         whole = net(latents, timestep) if decision.compute else {}
                         for branch in part:
                             if decision.compute:
-                                run.store(branch, whole[branch])
-                            velocity[branch] = whole[branch] if decision.compute else run.replay(branch)
+                                clip.store(branch, whole[branch])
+                            velocity[branch] = whole[branch] if decision.compute else clip.replay(branch)
                 found.append(velocity["cond"])
                 latents = latents + (sigmas[index + 1] - sigmas[index]) * velocity["cond"]
         return found, cache.report.masks()[0]
@@ -165,16 +160,16 @@ def test_branches_have_stores_of_their_own() -> None:
     ids=["shape", "dtype", "branch gone", "branch new", "timestep up", "nothing"],
 )
 def test_a_changed_layout_or_a_timestep_that_goes_up_starts_from_unknown(change: dict, sigma: float) -> None:
-    run = CacheRun(StepCacheConfig(rel_l1_thresh=9.0), plan_threshold(9.0), [1.0, *SIGMAS], 0)
+    clip = ClipCache(StepCacheConfig(rel_l1_thresh=9.0), ClipPlan(threshold=9.0), [1.0, *SIGMAS])
 
     def evaluate(sigma: float, shape=(1, 3), dtype=torch.float32, branches=("a", "b")) -> bool:
         like = torch.ones(shape, dtype=dtype)
-        with run.evaluation(sigma, like=like, branches=branches, signal=like.clone) as decision:
+        with clip.evaluation(sigma, like=like, branches=branches, signal=like.clone) as decision:
             for branch in branches:
                 if decision.compute:
-                    run.store(branch, like)
+                    clip.store(branch, like)
                 else:
-                    assert run.replay(branch).shape == like.shape
+                    assert clip.replay(branch).shape == like.shape
         return decision.compute
 
     assert [evaluate(0.9), evaluate(0.8)] == [True, False]
@@ -182,20 +177,14 @@ def test_a_changed_layout_or_a_timestep_that_goes_up_starts_from_unknown(change:
     assert evaluate(0.65, **change) is False  # and it goes on from there
 
 
-def plan_threshold(threshold: float):
-    from teacache_core.plan import RunPlan
-
-    return RunPlan(threshold=threshold)
-
-
 def test_a_reset_forgets_what_was_accumulated() -> None:
     """Unknown is not zero: after a reset nothing may be skipped until something was computed."""
-    run = CacheRun(StepCacheConfig(rel_l1_thresh=0.5), plan_threshold(0.5), [1.0, *SIGMAS], 0)
+    clip = ClipCache(StepCacheConfig(rel_l1_thresh=0.5), ClipPlan(threshold=0.5), [1.0, *SIGMAS])
     for sigma, like in ((0.9, torch.ones(2)), (0.8, torch.ones(2)), (0.7, torch.ones(3))):
-        with run.evaluation(sigma, like=like, branches=["a"], signal=like.clone) as decision:
+        with clip.evaluation(sigma, like=like, branches=["a"], signal=like.clone) as decision:
             if decision.compute:
-                run.store("a", like)
-    records, _ = run.finish()
+                clip.store("a", like)
+    records = clip.finish().records
     assert [record.computed for record in records] == [True, False, True]
     assert records[2].rel_l1 is None and records[2].reason == "nothing stored yet"
 
@@ -292,17 +281,6 @@ def test_any_run_can_be_replayed_from_its_report() -> None:
     assert again.report.masks() == cache.report.masks()
 
 
-def test_a_learned_schedule_can_be_replayed_from_its_report_damping_included() -> None:
-    net, cache = SmoothDenoiser(), StepCache(StepCacheConfig(target_speedup=2.5))
-    noise = [torch.randn(4, 8) for _ in range(2)]
-    videos = [sample(cache, net, latents, clip_index=clip) for clip, latents in enumerate(noise)]
-    assert cache.report.damping is not None and set(cache.report.damping) != {1.0}
-    again = StepCache(cache.report.replay_config())
-    assert again.config.mode == "mask"
-    for clip, latents in enumerate(noise):
-        assert torch.equal(sample(again, net, latents, clip_index=clip), videos[clip])
-
-
 @pytest.mark.parametrize("compute_last", [False, True])
 @pytest.mark.parametrize("threshold", [threshold for threshold, _ in PUBLISHED_TABLE])
 def test_a_run_computes_what_its_calibration_counted(threshold: float, compute_last: bool) -> None:
@@ -323,26 +301,6 @@ def test_a_threshold_without_a_calibration_says_that_it_has_no_fixed_meaning() -
     assert StepCache(StepCacheConfig(rel_l1_thresh=0.1, calibrate_online=True)).report.notes == []
 
 
-def test_coefficients_given_by_the_user_rule() -> None:
-    """p(x) = 2x doubles every change, so half the threshold is reached twice as soon."""
-    masks = []
-    for coefficients, threshold in (((2.0, 0.0), 0.4), (None, 0.2)):
-        cache = StepCache(StepCacheConfig(rel_l1_thresh=threshold, coefficients=coefficients))
-        sample(cache, SmoothDenoiser(), torch.ones(2, 8))
-        masks.append(cache.report.masks())
-    assert masks[0] == masks[1]
-
-
-def test_storage_dtype_and_device_are_the_caches_and_what_returns_is_the_nets() -> None:
-    cache = StepCache(StepCacheConfig(step_mask="110", cache_dtype=torch.bfloat16, cache_device="cpu"))
-    net = SmoothDenoiser()
-    with cache.wrap(net, SIGMAS, 0) as cached:
-        for sigma in SIGMAS[:3]:
-            velocity = cached(torch.ones(2, 8), torch.tensor(sigma * 1000))["cond"]
-    assert velocity.dtype == torch.float32
-    assert cache.report.cache_bytes == 2 * 2 * 16 * 2  # two values of two branches in 16 bits
-
-
 def test_an_output_only_denoiser_can_be_cached() -> None:
     class OutputOnly:
         branches = ("cond", "uncond")
@@ -355,12 +313,11 @@ def test_an_output_only_denoiser_can_be_cached() -> None:
     assert 1 < cache.report.totals().computed < 20
 
 
-def stored_tensors(run: CacheRun) -> list[weakref.ref]:
-    branches = run._state.branches.values()
-    tensors = [tensor for branch in branches for tensor in branch.tensors()]
-    tensors += [] if run._state.signal is None else [run._state.signal]
-    if run.recorder is not None:
-        tensors += [value for step in run.recorder._velocities.values() for value in step.values()]
+def stored_tensors(clip: ClipCache) -> list[weakref.ref]:
+    tensors = [tensor for branch in clip._state.branches.values() for tensor in branch.values]
+    tensors += [] if clip._state.signal is None else [clip._state.signal]
+    if clip._recorder is not None:
+        tensors += [value for step in clip._recorder._outputs.values() for value in step.values()]
     return [weakref.ref(tensor) for tensor in tensors]
 
 
@@ -370,7 +327,7 @@ def stored_tensors(run: CacheRun) -> list[weakref.ref]:
     ids=lambda config: config.mode,
 )
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])
-def test_nothing_outlives_a_run_however_it_ends(config, error) -> None:
+def test_nothing_outlives_a_clip_however_it_ends(config, error) -> None:
     net, cache = SmoothDenoiser(), StepCache(config)
     held: list[weakref.ref] = []
     kept = None
@@ -378,7 +335,7 @@ def test_nothing_outlives_a_run_however_it_ends(config, error) -> None:
         with cache.wrap(net, flow_sigmas(20), 0) as cached:
             for sigma in flow_sigmas(20)[:7]:
                 cached(torch.randn(2, 8), sigma * 1000)
-            held = stored_tensors(cached.run)
+            held = stored_tensors(cached.clip)
             if error:
                 raise error
     except BaseException as caught:
@@ -392,21 +349,21 @@ def test_nothing_outlives_a_run_however_it_ends(config, error) -> None:
 
 
 def test_an_exception_in_the_net_forgets_the_state_and_a_retry_computes() -> None:
-    run = mask_run("10")
-    with run.evaluation(0.9, like=torch.ones(1), branches=["a"]):
-        run.store("a", torch.ones(1))
-    held = weakref.ref(run._state.branches["a"].newest.value)
-    with pytest.raises(ValueError), run.evaluation(0.8, like=torch.ones(1), branches=["a"]):
+    clip = mask_clip("10")
+    with clip.evaluation(0.9, like=torch.ones(1), branches=["a"]):
+        clip.store("a", torch.ones(1))
+    held = weakref.ref(clip._state.branches["a"].values[-1])
+    with pytest.raises(ValueError), clip.evaluation(0.8, like=torch.ones(1), branches=["a"]):
         raise ValueError
-    assert held() is None and not run.has("a")
-    with run.evaluation(0.8, like=torch.ones(1), branches=["a"]) as decision:
+    assert held() is None and not clip._state.branches
+    with clip.evaluation(0.8, like=torch.ones(1), branches=["a"]) as decision:
         assert decision.compute
-        run.store("a", torch.ones(1))
+        clip.store("a", torch.ones(1))
 
 
 def test_store_and_replay_outside_an_evaluation_are_refused() -> None:
     with pytest.raises(RuntimeError, match="inside an evaluation"):
-        mask_run("1").store("a", torch.ones(1))
+        mask_clip("1").store("a", torch.ones(1))
 
 
 def test_interleaved_runs_do_not_see_each_other() -> None:
@@ -447,13 +404,13 @@ class CountWaits(torch.utils._python_dispatch.TorchDispatchMode):
 )
 def test_a_step_waits_for_the_device_once_at_most_and_never_with_a_known_schedule(config, most: int) -> None:
     net, latents, sigmas = SmoothDenoiser(), torch.randn(2, 8), flow_sigmas(20).tolist()
-    with CountWaits() as counter, StepCache(config).run(sigmas) as run:
+    with CountWaits() as counter, StepCache(config).clip(sigmas) as clip:
         for sigma in sigmas[:-1]:
             signal = lambda: net.modulated_input(latents, sigma * 1000)  # noqa: B023, E731
-            with run.evaluation(sigma, like=latents, branches=("cond",), signal=signal) as decision:
+            with clip.evaluation(sigma, like=latents, branches=("cond",), signal=signal) as decision:
                 if decision.compute:
-                    run.store("cond", net(latents, torch.tensor(sigma * 1000))["cond"])
+                    clip.store("cond", net(latents, torch.tensor(sigma * 1000))["cond"])
                 else:
-                    run.replay("cond")
+                    clip.replay("cond")
         waits = counter.waits
     assert waits <= most

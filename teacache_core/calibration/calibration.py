@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..metric import Rescale
+from ..schedule import step_weights
 from .fingerprint import Fingerprint
-from .metric import Rescale, polynomial, to_floats
+from .reading import CalibrationError, read_list, read_number, read_numbers, read_object, refuse
 from .recording import Recording
-from .schedule import step_weights
+from .rescale import fit_polynomial, fit_thresholds
 
-# The original project's table: this threshold gives this many times fewer computed evaluations.
-PUBLISHED_TABLE = ((0.09, 1.5), (0.15, 2.0), (0.25, 2.5))
-DEGREE = 4
 FORMAT = "teacache-calibration"
-VERSION = 1
-
-
-class CalibrationError(ValueError):
-    """A calibration that cannot be made, read, or used on this checkpoint."""
+LARGEST_FILE = 64 * 2**20
+VERSION = 2
+"""Version 1 has no guidance_scale; it is read as one whose guidance is not known."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,8 @@ class Calibration:
     """Fitted from recordings of full runs.
 
     coefficients: degree-4 polynomial from signal change to output change, highest power first, trusted
-    between low and high.
+    between low and high. guidance_scale: what weighed cond against uncond in the recordings; None: nothing
+    did, or nobody knows.
     """
 
     recordings: tuple[Recording, ...]
@@ -47,15 +45,21 @@ class Calibration:
     high: float
     r_squared: float
     fingerprint: Fingerprint | None = None
+    guidance_scale: float | None = None
 
     @classmethod
-    def fit(cls, recordings: Sequence[Recording], fingerprint: Fingerprint | None = None) -> Calibration:
+    def fit(
+        cls,
+        recordings: Sequence[Recording],
+        fingerprint: Fingerprint | None = None,
+        guidance_scale: float | None = None,
+    ) -> Calibration:
         """From one or more full runs over the same noise levels; without a watched signal, for schedules
         only.
         """
         _check_recordings(recordings)
         if not all(recording.signal_change for recording in recordings):
-            return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, fingerprint)
+            return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, fingerprint, guidance_scale)
         signal = [value for recording in recordings for value in recording.signal_change]
         output = [value for recording in recordings for value in recording.output_change]
         weights = [value for recording in recordings for value in _step_lengths(recording)]
@@ -67,6 +71,7 @@ class Calibration:
             high=max(signal),
             r_squared=r_squared,
             fingerprint=fingerprint,
+            guidance_scale=guidance_scale,
         )
 
     @property
@@ -78,6 +83,11 @@ class Calibration:
     def rescale(self) -> Rescale:
         """Signal change -> expected output change."""
         return Rescale(self.coefficients, self.low, self.high)
+
+    @property
+    def size(self) -> float:
+        """Mean square of a centred velocity's elements: what turns `gram` into the recordings' own unit."""
+        return sum(recording.size for recording in self.recordings) / len(self.recordings)
 
     @cached_property
     def increments(self) -> list[list[float]]:
@@ -103,7 +113,7 @@ class Calibration:
         return knots[-1][1] * rel_l1_thresh / knots[-1][0]
 
     def gram(self) -> Tensor:
-        """(N, N) inner products of velocities, averaged over the recordings."""
+        """(N, N) inner products of velocities, averaged over the recordings at mean diagonal 1."""
         return torch.stack([recording.gram_tensor() for recording in self.recordings]).mean(0)
 
     def check(self, fingerprint: Fingerprint | None) -> None:
@@ -112,9 +122,8 @@ class Calibration:
             return
         raise CalibrationError(
             f"Expected a calibration of this checkpoint ({fingerprint.layout}) but got one of another "
-            "checkpoint "
-            f"({self.fingerprint.layout}) (calibration). Calibrate again with this checkpoint, or load the "
-            "other one."
+            f"checkpoint ({self.fingerprint.layout}) (calibration). Calibrate again with this checkpoint, or "
+            "load the other one."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -123,66 +132,83 @@ class Calibration:
             "format": FORMAT,
             "version": VERSION,
             "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
+            "guidance_scale": self.guidance_scale,
             "coefficients": list(self.coefficients),
             "range": [self.low, self.high if math.isfinite(self.high) else None],
             "r_squared": self.r_squared,
             "recordings": [recording.to_json() for recording in self.recordings],
         }
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str = "calibration") -> Calibration:
-        """The inverse of `to_json`."""
-        found = (values.get("format"), values.get("version"))
-        if found != (FORMAT, VERSION):
-            raise CalibrationError(
-                f"Expected a calibration file ({FORMAT} version {VERSION}) but got {found[0]} version "
-                f"{found[1]} "
-                f"({where}). Give the file that calibrating wrote."
-            )
-        try:
-            fingerprint = values["fingerprint"]
-            return cls(
-                recordings=tuple(Recording.from_json(recording) for recording in values["recordings"]),
-                coefficients=tuple(map(float, values["coefficients"])),
-                low=float(values["range"][0]),
-                high=math.inf if values["range"][1] is None else float(values["range"][1]),
-                r_squared=float(values["r_squared"]),
-                fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
-            )
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise CalibrationError(
-                f"Expected a complete calibration file but got one without a usable {error} ({where}). "
-                "Calibrate again."
-            ) from error
+    def to_text(self) -> str:
+        """The text of a calibration file."""
+        return json.dumps(self.to_json()) + "\n"
 
-    def save(self, path: str | Path) -> None:
-        """Write as JSON; a reader never sees half a file."""
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+    @classmethod
+    def from_json(cls, values: object, where: str = "calibration") -> Calibration:
+        """The inverse of `to_json`. Whatever is not a whole calibration raises CalibrationError."""
+        fields = read_object(values, where)
+        found = fields.get("format"), fields.get("version")
+        if found not in ((FORMAT, 1), (FORMAT, VERSION)):
+            raise CalibrationError(
+                f"Expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]} version "
+                f"{found[1]} ({where}). Give the file that calibrating wrote."
+            )
+        entries = read_list(fields.get("recordings"), f"{where}: recordings")
+        recordings = [
+            Recording.from_json(entry, f"{where}: recordings[{index}]") for index, entry in enumerate(entries)
+        ]
+        _check_recordings(recordings)
+        coefficients = read_numbers(fields.get("coefficients"), f"{where}: coefficients")
+        if not 1 <= len(coefficients) <= 16:
+            raise refuse("1 to 16 coefficients", str(len(coefficients)), where)
+        low, high = read_list(fields.get("range"), f"{where}: range", 2)
+        print_of, guidance = fields.get("fingerprint"), fields.get("guidance_scale")
+        return cls(
+            recordings=tuple(recordings),
+            coefficients=coefficients,
+            low=read_number(low, f"{where}: range"),
+            high=math.inf if high is None else read_number(high, f"{where}: range"),
+            r_squared=read_number(fields.get("r_squared"), f"{where}: r_squared"),
+            fingerprint=None
+            if print_of is None
+            else Fingerprint.from_json(print_of, f"{where}: fingerprint"),
+            guidance_scale=None if guidance is None else read_number(guidance, f"{where}: guidance_scale"),
+        )
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "calibration") -> Calibration:
+        """The inverse of `to_text`. Whatever is not a whole calibration raises CalibrationError."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CalibrationError(
+                f"Expected a calibration file in JSON but got something else: {error} ({where}). "
+                "Give the file that calibrating wrote."
+            ) from error
+        return cls.from_json(values, where)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote."""
+        """Read a calibration file. Whatever is none raises CalibrationError."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            with open(path, encoding="utf-8") as file:
+                text = file.read(LARGEST_FILE + 1)
         except OSError as error:
             raise CalibrationError(
                 f"Expected a readable calibration file but got {error.strerror or error} ({path}). Check the "
                 "path."
             ) from error
-        except ValueError as error:
+        except UnicodeDecodeError as error:
             raise CalibrationError(
-                f"Expected a calibration file in JSON but got something else: {error} ({path}). "
+                f"Expected a calibration file in JSON but got something else: {error.reason} ({path}). "
                 "Give the file that calibrating wrote."
             ) from error
-        if not isinstance(values, dict):
+        if len(text) > LARGEST_FILE:
             raise CalibrationError(
-                f"Expected a JSON object but got {type(values).__name__} ({path}). Give the file that "
-                "calibrating wrote."
+                f"Expected a calibration file of {LARGEST_FILE // 2**20} MiB at most but got a larger one "
+                f"({path}). Give the file that calibrating wrote."
             )
-        return cls.from_json(values, str(path))  # pyright: ignore[reportUnknownArgumentType]
+        return cls.from_text(text, str(path))
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:
@@ -204,25 +230,6 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
         )
 
 
-def fit_polynomial(
-    x: Sequence[float], y: Sequence[float], weights: Sequence[float] | None = None, degree: int = DEGREE
-) -> tuple[tuple[float, ...], float]:
-    """Weighted least squares, highest power first, and R squared; few points lower the degree."""
-    degree = min(degree, len(set(x)) - 1)
-    scale = max(map(abs, x)) or 1.0  # x / scale keeps the system well conditioned
-    points = torch.tensor(x, dtype=torch.float64) / scale
-    values = torch.tensor(y, dtype=torch.float64)
-    powers = torch.arange(degree, -1, -1, dtype=torch.float64)
-    trust = torch.tensor(weights or [1.0] * len(x), dtype=torch.float64)
-    rows = trust.sqrt()
-    terms = points[:, None] ** powers
-    solution = torch.pinverse(terms * rows[:, None]) @ (values * rows)
-    coefficients = tuple(to_floats(solution / scale**powers))
-    residual = values - torch.tensor([polynomial(coefficients, value) for value in x], dtype=torch.float64)
-    spread = (trust * (values - (trust * values).sum() / trust.sum()).square()).sum()
-    return coefficients, float(1.0 - (trust * residual.square()).sum() / spread.clamp_min(1e-30))
-
-
 def _step_lengths(recording: Recording) -> list[float]:
     """|dsigma| after each recorded change: how much it matters.
 
@@ -230,35 +237,3 @@ def _step_lengths(recording: Recording) -> list[float]:
     """
     lengths = step_weights([*recording.sigmas, 0.0])[1:]
     return lengths if len(lengths) == len(recording.signal_change) else [1.0] * len(recording.signal_change)
-
-
-def count_computed(increments: Sequence[float], threshold: float, *, compute_last: bool = False) -> int:
-    """Evaluations that TeaCache computes in a run with these changes; the first one always."""
-    computed, accumulated = 1, 0.0
-    for step, increment in enumerate(increments, start=1):
-        accumulated += increment
-        if accumulated >= threshold or (compute_last and step == len(increments)):
-            computed, accumulated = computed + 1, 0.0
-    return computed
-
-
-def fit_thresholds(
-    increments: Sequence[Sequence[float]], *, compute_last: bool = False
-) -> tuple[tuple[float, float], ...]:
-    """Effective thresholds that make the published table hold on the recorded runs; increasing."""
-    largest = max((sum(run) for run in increments), default=0.0)
-    if largest <= 0:
-        return PUBLISHED_TABLE
-    grid = to_floats(torch.logspace(-3, 0, 1200, dtype=torch.float64) * largest)
-    evaluations = sum(len(run) + 1 for run in increments)
-
-    count = partial(count_computed, compute_last=compute_last)
-    speedups = [evaluations / sum(count(run, threshold) for run in increments) for threshold in grid]
-    pairs: list[tuple[float, float]] = []
-    for public, wanted in PUBLISHED_TABLE:
-        miss = [abs(math.log(speedup / wanted)) for speedup in speedups]
-        best = [threshold for threshold, value in zip(grid, miss, strict=True) if value <= min(miss) + 1e-12]
-        effective = best[len(best) // 2]  # the middle of the plateau is the safest for other videos
-        floor = pairs[-1][1] if pairs else 0.0
-        pairs.append((public, max(effective, floor)))
-    return tuple(pairs)

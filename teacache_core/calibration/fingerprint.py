@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .metric import to_floats
+from ..metric import to_floats
+from .reading import read_numbers, read_object, refuse
 
 _TENSORS = 16
 _VALUES = 4
@@ -49,6 +50,10 @@ class Fingerprint:
         return {"layout": self.layout, "sample": list(self.sample)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Fingerprint:
-        """The inverse of `to_json`."""
-        return cls(str(values["layout"]), tuple(map(float, values["sample"])))
+    def from_json(cls, values: object, where: str = "fingerprint") -> Fingerprint:
+        """The inverse of `to_json`. Anything else raises CalibrationError."""
+        fields = read_object(values, where)
+        layout = fields.get("layout")
+        if not isinstance(layout, str):
+            raise refuse("a layout as text", type(layout).__name__, where)
+        return cls(layout, read_numbers(fields.get("sample"), f"{where}: sample"))

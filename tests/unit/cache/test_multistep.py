@@ -1,0 +1,121 @@
+"""Steps and weights from inner products, against least squares on the vectors themselves."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+import torch
+
+from memo_avatar.clips.solvers import sample_adams_bashforth, sample_euler
+from teacache_core import StepCacheConfig
+from teacache_core.multistep import ON_THE_WAY, Search, plan_multistep, target_weights
+from tests.unit.cache.test_cache_schedule import curved_velocities, gram_of, linear_sigmas
+
+SAME, CONVERGED = StepCacheConfig(), StepCacheConfig(target="converged")
+
+
+def least_errors(velocities: torch.Tensor, target: torch.Tensor, steps: list[int]) -> list[float]:
+    """Squared errors at the end of each stretch, by solving for the weights with the vectors at hand."""
+    errors = []
+    for known, c in zip(range(1, len(steps) + 1), [*steps[1:], len(velocities)], strict=True):
+        wanted = target[:, c] @ velocities - target[:, c].sum() * velocities[0]
+        basis = velocities[steps[1:known]] - velocities[0]
+        if known > 1:
+            wanted = wanted - torch.linalg.lstsq(basis.T, wanted[:, None]).solution[:, 0] @ basis
+        errors.append(float(wanted.square().sum()))
+    return errors
+
+
+@pytest.mark.parametrize("config", [SAME, CONVERGED], ids=["same", "converged"])
+@pytest.mark.parametrize("steps", [[0], [0, 5], [0, 3, 7], [0, 1, 4, 8]])
+def test_sets_are_priced_as_least_squares_on_the_vectors_does(config, steps: list[int], monkeypatch) -> None:
+    monkeypatch.setattr("teacache_core.multistep.RIDGE", 1e-12)
+    velocities, sigmas = curved_velocities(10), linear_sigmas(10)
+    search = Search(gram_of(velocities), sigmas, config)
+    *on_the_way, end = least_errors(velocities, target_weights(sigmas, config.target), steps)
+    assert float(search.prices([steps])[0]) == pytest.approx(
+        end + ON_THE_WAY * sum(on_the_way), rel=1e-4, abs=1e-8
+    )
+    assert search.weights(steps).loss == pytest.approx(end, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("computed", [1, 2, 3, 5])
+def test_the_search_finds_what_brute_force_finds(computed: int) -> None:
+    search = Search(gram_of(curved_velocities(10, seed=3)), linear_sigmas(10), SAME)
+    choices = [[0, *rest] for rest in itertools.combinations(range(1, 10), computed - 1)]
+    assert float(search.prices([search.best(computed)])[0]) == pytest.approx(
+        float(search.prices(choices).min())
+    )
+
+
+def end_of(velocities: torch.Tensor, sigmas: list[float], steps: tuple[int, ...], answers: torch.Tensor):
+    """Where Euler's method ends with these answers."""
+    lengths = torch.tensor(sigmas[:-1]).double() - torch.tensor(sigmas[1:]).double()
+    return -(lengths[:, None] * (answers @ velocities[list(steps)])).sum(0)
+
+
+@pytest.mark.parametrize(("config", "solver"), [(SAME, sample_euler), (CONVERGED, sample_adams_bashforth)])
+def test_euler_with_the_answers_ends_near_the_target_and_nearer_with_more_steps(config, solver) -> None:
+    velocities, sigmas = curved_velocities(20), linear_sigmas(20)
+    walk = iter(velocities)
+    levels = torch.tensor(sigmas, dtype=torch.float64)
+    wanted = solver(lambda _x, _sigma: next(walk), torch.zeros(6, dtype=torch.float64), levels)
+    errors = []
+    for computed in (4, 6, 8):
+        found = plan_multistep(gram_of(velocities), sigmas, config, computed)
+        end = end_of(velocities, sigmas, found.steps, found.answers)
+        errors.append(float((end - wanted).square().sum()))
+        assert errors[-1] == pytest.approx(found.loss, rel=0.2, abs=1e-3)
+        known = torch.tensor([sum(step <= i for step in found.steps) for i in range(20)])
+        assert all(not found.answers[i, known[i] :].any() for i in range(20)), (
+            "nothing answers from the future"
+        )
+    assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0]
+
+
+def test_guesses_are_the_best_ones_and_their_errors_are_known() -> None:
+    velocities, sigmas = curved_velocities(12, seed=2), linear_sigmas(12)
+    found = plan_multistep(gram_of(velocities), sigmas, SAME, 5)
+    for index, step in enumerate(found.steps[1:], start=1):
+        guess = found.guesses[index] @ velocities[list(found.steps)]
+        assert float((guess - velocities[step]).square().sum()) <= float(found.errors[index]) + 1e-9
+        assert not found.guesses[index, index:].any()
+        assert float(found.guesses[index].sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "holds"),
+    [
+        (
+            {"max_consecutive_skips": 2},
+            lambda steps: max(c - b for b, c in itertools.pairwise([*steps, 20])) <= 3,
+        ),
+        ({"compute_last": True}, lambda steps: steps[-1] == 19),
+        ({"end_percent": 0.5}, lambda steps: set(range(11, 20)) <= set(steps)),
+        ({"start_percent": 0.3}, lambda steps: set(range(6)) <= set(steps)),
+    ],
+    ids=["skip limit", "last", "end", "start"],
+)
+def test_a_schedule_keeps_the_limits(limits: dict, holds) -> None:
+    config = StepCacheConfig(target_speedup=3.3, **limits)
+    found = plan_multistep(gram_of(curved_velocities(20)), linear_sigmas(20), config, 6)
+    assert holds(found.steps) and found.steps[0] == 0 and len(found.steps) >= 6
+
+
+@pytest.mark.parametrize("config", [SAME, CONVERGED], ids=["same", "converged"])
+@pytest.mark.parametrize("computed", [25, 12, 5])
+def test_fifty_steps_are_planned_within_a_second(config, computed: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = 1e-3 * torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    gram = gram_of(curved_velocities(50) + noise)
+    began = time.process_time()
+    assert len(plan_multistep(gram, linear_sigmas(50), config, computed).steps) == computed
+    assert time.process_time() - began < 1.0
+
+
+def test_values_that_never_change_need_no_more_than_one() -> None:
+    still = torch.zeros(20, 20, dtype=torch.float64)
+    found = plan_multistep(still, linear_sigmas(20), SAME, 2)
+    assert found.loss == 0.0 and torch.allclose(found.answers.sum(1), torch.ones(20, dtype=torch.float64))
