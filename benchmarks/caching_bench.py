@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.caching_methods import STEPS, Learned, Lessons, Method, euler, methods
 from benchmarks.fidelity import psnr, ssim
+from benchmarks.rivals import Trace
 from demo.calibrate import CLIPS as CALIBRATION_CLIPS
 from demo.calibrate import VIDEOS as CALIBRATION_VIDEOS
 from demo.calibrate import record_others, recording_cache
@@ -104,10 +105,11 @@ class Bench:
         path = self.references / "learned.pt"
         if not path.exists():
             learned = learn(self.demo)
-            save(path, (learned.calibration.to_json(), learned.traces))
+            traces = [vars(trace) for trace in learned.traces]
+            save(path, (learned.calibration.to_json(), traces))
             return learned
-        calibration, traces = torch.load(path, weights_only=False)  # this program's own file
-        return Learned(Calibration.from_json(calibration), traces)
+        calibration, traces = torch.load(path, weights_only=True)
+        return Learned(Calibration.from_json(calibration), [Trace(**trace) for trace in traces])
 
     @cached_property
     def methods(self) -> list[Method]:
@@ -139,7 +141,7 @@ class Bench:
         if not path.exists():
             frames, _, _, seconds = self.video(subject, euler(steps))
             save(path, (frames, seconds))
-        return torch.load(path)
+        return torch.load(path, weights_only=True)
 
     def measure(self, method: Method, subject: Subject) -> dict[str, float]:
         """One video against both references; evaluations per clip. From the folder if it is there."""

@@ -100,7 +100,7 @@ def write_wav(path: Path, waveform: Tensor) -> None:
 
 def speak(text: str, voice: str, folder: Path, *, pitch: int = 50, speed: int = 165) -> Tensor:
     """Say `text` with espeak-ng; the recording is kept in `folder` and read from there the next time."""
-    name = hashlib.sha1(f"{text}|{voice}|{pitch}|{speed}".encode()).hexdigest()[:16]
+    name = hashlib.sha1(f"{text}|{voice}|{pitch}|{speed}".encode(), usedforsecurity=False).hexdigest()[:16]
     path = folder / f"{name}.wav"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def _vae_stage(rank: int, workers: int, work: Path, minutes: float, seed: int, d
 def _nets_stage(rank: int, workers: int, work: Path, settings: TrainSettings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     utterances = build_corpus(work / "speech", seed=settings.seed)
-    wav2vec2 = Wav2Vec2Model.from_pretrained(work / "wav2vec2").eval()
+    wav2vec2 = Wav2Vec2Model.from_pretrained(work / "wav2vec2").eval()  # nosec B615
     train_nets(rank, workers, work, utterances, wav2vec2, settings, _bar(rank, "nets"))
 
 
@@ -73,10 +73,13 @@ def assemble(work: Path, target: Path) -> None:
     """The shipped checkpoint: float16, upstream's layout, and demo.json with the recommended settings."""
     shutil.copytree(work / "nets", target, dirs_exist_ok=True)
     refined = work / "vae_refined"
-    vae = AutoencoderKL.from_pretrained(refined if refined.exists() else work / "vae")
+    # Folders that this program wrote, no downloads: nothing to pin.
+    vae = AutoencoderKL.from_pretrained(refined if refined.exists() else work / "vae")  # nosec B615
     vae.half().save_pretrained(target / "vae")
-    Wav2Vec2Model.from_pretrained(work / "wav2vec2").half().save_pretrained(target / "wav2vec2")
-    Wav2Vec2FeatureExtractor.from_pretrained(work / "wav2vec2").save_pretrained(target / "wav2vec2")
+    wav2vec2 = Wav2Vec2Model.from_pretrained(work / "wav2vec2")  # nosec B615
+    wav2vec2.half().save_pretrained(target / "wav2vec2")
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(work / "wav2vec2")  # nosec B615
+    extractor.save_pretrained(target / "wav2vec2")
     settings = {"guidance_scale": GUIDANCE_SCALE, "size": 96, "face_embeddings": False, "photographs": False}
     (target / "demo.json").write_text(json.dumps(settings, indent=2) + "\n")
 
