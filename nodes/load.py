@@ -22,6 +22,7 @@ from ..memo_avatar.model.config import MemoConfig
 from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
 from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
+from .boundary.checks import checked
 from .host.folders import checkpoint_path, find_checkpoints
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
@@ -126,6 +127,7 @@ class LoadMemo(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
     @classmethod
+    @checked
     def execute(cls, checkpoint: str, weight_dtype: str, vae: Any = None) -> io.NodeOutput:
         path = checkpoint_path(checkpoint)
         vae = vae if vae is not None else _own_vae(path)

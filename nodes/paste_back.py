@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
+from .boundary.checks import checked
 from .host.estimate import _check_room
 from .host.schema import schema
 from .host.sockets import MemoPortrait
@@ -41,6 +42,7 @@ class PasteBackNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         images: Tensor,

@@ -26,6 +26,7 @@ from ..memo_avatar.portrait.faces import (
     read_faces,
 )
 from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, advise, prepare_portrait
+from .boundary.checks import checked
 from .host.folders import FOLDER
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
@@ -59,6 +60,7 @@ class PortraitNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image: Tensor,

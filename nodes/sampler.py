@@ -20,6 +20,7 @@ from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.segments import write_video
 from ..memo_avatar.video.streams import Sound
 from ..memo_avatar.voice.sound import MediaError
+from .boundary.checks import checked
 from .host.cached_sampling import start_video
 from .host.estimate import check_frames
 from .host.job import VideoJob
@@ -64,6 +65,7 @@ class SamplerNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,

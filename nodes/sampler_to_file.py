@@ -14,6 +14,7 @@ from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from ..memo_avatar.video.segments import join_segments
 from ..memo_avatar.video.streams import Sound
+from .boundary.checks import checked
 from .host.cached_sampling import start_video
 from .host.job import VideoJob, job_key
 from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
@@ -61,6 +62,7 @@ class SamplerToFileNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         filename_prefix: str,

@@ -15,6 +15,7 @@ from ..memo_avatar.checkpoint.load import PARTS, Checkpoint, open_checkpoint
 from ..memo_avatar.checkpoint.parts import metadata_of
 from ..memo_avatar.files.disk import alternatives, portable_name, try_place, write_new
 from ..memo_avatar.files.weights_file import write_tensors
+from .boundary.checks import checked
 from .host.folders import FOLDER, save_folder
 from .host.memory import DTYPES, load
 from .host.schema import schema, show_text
@@ -53,6 +54,7 @@ class SaveNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model: Any, memo: MemoNets, name: str, dtype: str) -> io.NodeOutput:
         checkpoint, number_format = open_checkpoint(memo.path), DTYPES[dtype]
         wanted = save_folder() / f"{portable_name(name, 'memo')}.safetensors"

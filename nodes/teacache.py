@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..memo_avatar.files.disk import replacing
 from ..teacache_core import CacheSettings, Calibration, CalibrationError, StepCacheConfig
 from ..teacache_core.picture import draw, to_tensor
+from .boundary.checks import checked
 from .host.cached_sampling import attach
 from .host.folders import _CALIBRATIONS, FOLDER, find_calibrations, safe_name
 from .host.schema import ADVANCED, schema, show_text
@@ -72,6 +73,7 @@ class TeaCacheNode(io.ComfyNode):
         return None if path is None else path.stat().st_mtime_ns
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -191,6 +193,7 @@ class ReportNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, report: VideoReport, details: bool) -> io.NodeOutput:
         picture = to_tensor(draw(report.cache))[None].float() / 255
         text = report.text(details)
@@ -225,6 +228,7 @@ class CalibrateNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, report: VideoReport, name: str) -> io.NodeOutput:
         if report.calibration is None:
             raise CalibrationError(

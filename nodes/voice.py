@@ -16,6 +16,7 @@ from ..memo_avatar.voice.emotions import AUTO, EMOTIONS, describe, parse_plan
 from ..memo_avatar.voice.listen import Sources, check_sources, listen
 from ..memo_avatar.voice.sound import resample, to_speech, to_stereo
 from ..memo_avatar.voice.vocals import SEPARATION_RATE
+from .boundary.checks import checked
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import EncodedVoice, Memo, MemoNets, MemoVoice
 from .host.voice import cut_audio, make_ears
@@ -85,6 +86,7 @@ class VoiceNode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         audio: dict[str, Any],

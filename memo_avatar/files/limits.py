@@ -1,4 +1,4 @@
-"""How much a file may ask of us before it is refused: every bound on what a stranger made, with its reason.
+"""How much a file or a workflow may ask of us: every bound on what a stranger made, with its reason.
 
 A bound is several times what the largest honest file needs, and small enough that refusing costs under a
 second and 200 MiB.
@@ -39,3 +39,6 @@ MAX_MESSAGE = 800
 
 MAX_SHOWN = 100
 """Letters of a foreign text that a message repeats."""
+
+MAX_TEXT = 20_000
+"""Letters of a text that a node gets: a thousand emotions over time, no burden for the queue's history."""

@@ -87,6 +87,8 @@ def read_audio(value: Any, what: str) -> tuple[Tensor, int]:
         if not isinstance(value, Mapping):
             raise TypeError
         samples = torch.as_tensor(value["waveform"]).detach().cpu()
+        if samples.layout != torch.strided:  # a sparse one has no storage to slice
+            raise TypeError
         sample_rate = float(value["sample_rate"])
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise MediaError(

@@ -7,18 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.inside.world import value
+
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(1600)]
 
 SHAPE = [18, 3, 32, 32]
 ROUNDING = 1e-4  # of pixels in 0..1
 ROOM = 4096  # bytes: a sampler's noise levels, a counter
-
-
-def value(found: dict[str, Any], name: str) -> Any:
-    """What a check found, or its traceback as this test's failure."""
-    result = found.get(name, {"error": f"{name} did not run"})
-    assert "error" not in result, result["error"]
-    return result["value"]
 
 
 def limit(name: str) -> float:

@@ -132,6 +132,7 @@ def odd_sounds(world: World) -> dict[str, str]:
         "1 Hz": told(second, 1),
         "17 channels": told(second.expand(1, 17, -1)),
         "no sound": error_of(lambda: encode(world, audio=second)),
+        "sparse": told(second.to_sparse()),
         "a hundredth of a second": span(0.0, 0.01),
         "NaN start": span(float("nan"), 0.0),
         "no time": span(0.0, float("inf")),

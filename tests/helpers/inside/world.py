@@ -219,6 +219,13 @@ def attempt(check: Any, world: World) -> dict[str, Any]:
     return {"value": value}
 
 
+def value(found: dict[str, Any], name: str) -> Any:
+    """For the tests: what a check found, or its traceback as the test's failure."""
+    result = found.get(name, {"error": f"{name} did not run"})
+    assert "error" not in result, result["error"]
+    return result["value"]
+
+
 def main(comfyui: str, user: str, results: str, *groups: str) -> None:
     import torch
 

@@ -1,0 +1,1 @@
+"""What crosses between ComfyUI and a node: values in, checked; errors out, in words."""

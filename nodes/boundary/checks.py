@@ -1,0 +1,181 @@
+"""Every value that a node gets, held against the node's own schema.
+
+The host checks combos, minimum and maximum of typed values only. What comes through a link (a text, a number,
+another pack's value) is checked here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...memo_avatar.files.foreign import shown
+from ...memo_avatar.files.limits import MAX_TEXT
+from ...memo_avatar.inputs import Portrait
+from ..host.sockets import EncodedVoice, MemoNets, VideoReport
+from .words import plain_errors, without_folders
+
+_SHOWN = 40  # characters of a wrong value that a message repeats
+_VALUES: dict[str, tuple[type, str]] = {
+    "MEMO": (MemoNets, "Load MEMO"),
+    "MEMO_PORTRAIT": (Portrait, "MEMO Portrait"),
+    "MEMO_VOICE": (EncodedVoice, "MEMO Voice"),
+    "MEMO_REPORT": (VideoReport, "MEMO Sampler"),
+}
+"""What our sockets carry, and the node that gives it; a link through another pack may bring anything."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class InputError(ValueError):
+    """A value that the node's schema does not allow. The text is the whole message."""
+
+
+def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """``execute`` of a node that sees only what the node's schema allows, and fails in words for the page."""
+    signature = inspect.signature(execute)
+    needed = {name for name, each in signature.parameters.items() if each.default is each.empty}
+
+    @functools.wraps(execute)
+    def run(cls: type[io.ComfyNode], *args: Any, **kwargs: Any) -> io.NodeOutput:
+        with plain_errors():
+            values = dict(signature.bind_partial(cls, *args, **kwargs).arguments)
+            del values["cls"]
+            values |= values.pop("inputs", {})  # of an execute that takes **inputs
+            specs = cls.define_schema().inputs
+            for spec in specs:
+                if spec.id in needed and spec.id not in values:
+                    raise InputError(f"expected a value but got none ({spec.id}). {_remedy(spec)}")
+            return execute(cls, **check_values(specs, values))
+
+    return run
+
+
+def check_values(inputs: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, each as its input of the schema wants it. Raises InputError, or the error of its kind."""
+    checked = {spec.id: check_value(spec, values[spec.id]) for spec in inputs if spec.id in values}
+    return {**values, **checked}
+
+
+def check_value(spec: Any, value: Any) -> Any:
+    """One input's value."""
+    if value is None and spec.optional:
+        return None
+    for kind, check in _WIDGETS.items():
+        if isinstance(spec, kind):
+            return check(spec, value)
+    return _value(spec, value) if spec.get_io_type() in _VALUES else value
+
+
+def _value(spec: Any, value: Any) -> Any:
+    """What another node of the pack makes."""
+    kind, source = _VALUES[spec.get_io_type()]
+    if isinstance(value, kind):
+        return value
+    others = [f"what {other} gives" for wanted, other in _VALUES.values() if isinstance(value, wanted)]
+    got = next(iter(others), _short(value))
+    raise InputError(f"expected what {source} gives but got {got} ({spec.id}). Connect {source}.")
+
+
+# Widgets, typed or linked
+
+
+def _combo(spec: Any, value: Any) -> Any:
+    """One answer for everything that is not offered: it must not tell which files there are."""
+    if value not in spec.options:
+        raise InputError(f"expected a listed value but got {_short(value)} ({spec.id}). {_remedy(spec)}")
+    return value
+
+
+def _dynamic_combo(spec: Any, value: Any) -> dict[str, Any]:
+    """A choice with inputs of its own, as one mapping."""
+    values = dict(value) if isinstance(value, Mapping) else {spec.id: value}
+    for option in spec.options:
+        if option.key == values.get(spec.id):
+            return {spec.id: option.key, **check_values(option.inputs, values)}
+    raise InputError(
+        f"expected a listed value but got {_short(values.get(spec.id))} ({spec.id}). {_remedy(spec)}"
+    )
+
+
+def _int(spec: Any, value: Any) -> int:
+    given: Any = int(value) if isinstance(value, float) and value.is_integer() else value
+    try:
+        whole = operator.index(given)
+    except TypeError:
+        raise InputError(
+            f"expected a whole number but got {_short(value)} ({spec.id}). {_remedy(spec)}"
+        ) from None
+    return _in_range(spec, whole)
+
+
+def _float(spec: Any, value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"expected a finite number but got {_short(value)} ({spec.id}). {_remedy(spec)}")
+    return _in_range(spec, number)
+
+
+def _in_range(spec: Any, number: Any) -> Any:
+    low, high = spec.min, spec.max
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise InputError(
+            f"expected {low:g} to {high:g} but got {_short(number)} ({spec.id}). {_remedy(spec)}"
+        )
+    return number
+
+
+def _string(spec: Any, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"expected a text but got {_short(value)} ({spec.id}). {_remedy(spec)}")
+    if len(value) > MAX_TEXT:
+        raise InputError(
+            f"expected at most {MAX_TEXT} characters but got {len(value)} ({spec.id}). Shorten the text."
+        )
+    if _CONTROL.search(value):
+        raise InputError(
+            f"expected a text but got one with control characters ({spec.id}). Type the text again."
+        )
+    return value
+
+
+def _boolean(spec: Any, value: Any) -> bool:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise InputError(f"expected yes or no but got {_short(value)} ({spec.id}). {_remedy(spec)}")
+    return bool(value)
+
+
+_WIDGETS: dict[type, Callable[[Any, Any], Any]] = {
+    io.DynamicCombo.Input: _dynamic_combo,
+    io.Combo.Input: _combo,
+    io.Int.Input: _int,
+    io.Float.Input: _float,
+    io.String.Input: _string,
+    io.Boolean.Input: _boolean,
+}
+
+
+def _remedy(spec: Any) -> str:
+    if isinstance(spec, io.Combo.Input | io.DynamicCombo.Input):
+        return f"Choose {spec.id} from its list."
+    if isinstance(spec, io.Int.Input | io.Float.Input):
+        return f"Set {spec.id} to a number from {spec.min:g} to {spec.max:g}."
+    return f"Set {spec.id} on the node, or connect a node that gives it."
+
+
+def _short(value: Any) -> str:
+    """A wrong value as a message repeats it: printable, without folders, and never long."""
+    if isinstance(value, str):
+        return f"'{shown(without_folders(value[:MAX_TEXT]), _SHOWN)}'"
+    if value is None or isinstance(value, int | float | list | tuple | Mapping):
+        return shown(value, _SHOWN)
+    return "another kind of value"
