@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
 TORCH ?=
 PYTEST_ARGS ?=
+# Two processes at least halve the time: nearly every test computes on one thread (tests/conftest.py).
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 FUZZ_CASES ?= 100000
 DEMO_ARGS ?=
 BENCH_ARGS ?= --quick
@@ -34,14 +36,14 @@ demo: $(CAN_RENDER)
 	$(call timed,make demo,$(VENV_PYTHON) teacache_memo.py --image demo/portrait.png --audio demo/speech.wav --output out/demo.mp4 $(DEMO_ARGS))
 
 test: $(CAN_TEST)
-	$(call timed,make test,$(VENV_PYTHON) -m pytest $(PYTEST_ARGS))
+	$(call timed,make test,$(VENV_PYTHON) -m pytest $(PARALLEL) $(PYTEST_ARGS))
 
 check: $(CAN_TEST)
 	$(call timed,make check,\
 	$(VENV_PYTHON) -m ruff check . \
 	&& $(VENV_PYTHON) -m ruff format --check . \
 	&& $(VENV_PYTHON) -m pyright \
-	&& $(VENV_PYTHON) -m pytest tests/unit -m "not slow" $(PYTEST_ARGS))
+	&& $(VENV_PYTHON) -m pytest tests/unit -m "not slow" $(PARALLEL) $(PYTEST_ARGS))
 
 fuzz: $(CAN_TEST)
 	$(call timed,make fuzz,FUZZ_CASES=$(FUZZ_CASES) $(VENV_PYTHON) -m pytest tests/fuzz -s $(PYTEST_ARGS))

@@ -42,6 +42,13 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if COMFYUI is None and collection_path in HOST_SUITES else None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where pytest-xdist runs several processes, what shares fixtures stays in one: a ComfyUI suite, a file."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+        suite = next((folder for folder in HOST_SUITES if folder in item.path.parents), item.path)
+        item.add_marker(pytest.mark.xdist_group(suite.name))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which suites ran and which were left out, so that green is not mistaken for everything."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
