@@ -43,7 +43,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where pytest-xdist runs several processes, what shares fixtures stays in one: a ComfyUI suite, a file."""
+    """Where pytest-xdist runs several processes, what shares fixtures stays in one (a suite, a file)."""
     for item in items if config.pluginmanager.hasplugin("xdist") else []:
         suite = next((folder for folder in HOST_SUITES if folder in item.path.parents), item.path)
         item.add_marker(pytest.mark.xdist_group(suite.name))
