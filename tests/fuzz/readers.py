@@ -29,7 +29,7 @@ from memo_avatar.model.config import (
     UNet3DConfig,
 )
 from memo_avatar.portrait.face_crop import check_margin, parse_box, plan_crop
-from memo_avatar.portrait.prepare import mask_box
+from memo_avatar.portrait.face_places import mask_box
 from memo_avatar.voice.emotions import parse_plan
 from standalone import arguments
 from standalone.batch.manifest import read_manifest
