@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
-from ..memo_avatar.files.disk import replacing
+from ..memo_avatar.files.disk import alternatives, portable_name, write_new
+from ..memo_avatar.files.json_file import read_json
 from ..teacache_core import CacheSettings, Calibration, CalibrationError, StepCacheConfig
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import checked
 from .host.cached_sampling import attach
-from .host.folders import _CALIBRATIONS, FOLDER, find_calibrations, safe_name
+from .host.folders import CALIBRATIONS, FOLDER, find_calibrations, save_folder
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import MemoReport, VideoReport
 
@@ -154,14 +154,19 @@ def _load_calibration(name: str, model: Any) -> Calibration | None:
     """The calibration of a combo's name; None where the first clip has to teach."""
     if name == AUTOMATIC:
         path = getattr(model.model, "calibration_path", None)
-        return None if path is None else Calibration.load(path)
+        return None if path is None else read_calibration(Path(path))
     path = find_calibrations().get(name)
     if path is None:
         raise CalibrationError(
-            f"expected a calibration but got {name!r}, which is not there (models/{FOLDER}/{_CALIBRATIONS}). "
+            f"expected a calibration but got {name!r}, which is not there (models/{FOLDER}/{CALIBRATIONS}). "
             "Choose automatic, or make one with TeaCache Calibrate."
         )
-    return Calibration.load(path)
+    return read_calibration(path)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """What a file says, which somebody may have changed."""
+    return Calibration.from_json(read_json(path, advice="Calibrate again."), str(path))
 
 
 class ReportNode(io.ComfyNode):
@@ -218,7 +223,7 @@ class CalibrateNode(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my calibration",
-                    tooltip=f"File name without ending; it is written to models/{FOLDER}/{_CALIBRATIONS}.",
+                    tooltip=f"File name without ending; it is written to models/{FOLDER}/{CALIBRATIONS}.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -236,10 +241,9 @@ class CalibrateNode(io.ComfyNode):
                 f"(report). "
                 "Set mode to calibrate in TeaCache for MEMO."
             )
-        folder = Path(folder_paths.get_folder_paths(FOLDER)[0]) / _CALIBRATIONS
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{safe_name(name)}.json"
-        with replacing(path) as part:
-            part.write_text(report.calibration.to_text(), encoding="utf-8")
-        show_text(cls, f"Saved {path}. Press R to refresh the TeaCache node's list.")
+        wanted = save_folder(CALIBRATIONS) / f"{portable_name(name, 'calibration')}.json"
+        text = report.calibration.to_text()
+        path = write_new(alternatives(wanted), lambda part: part.write_text(text, encoding="utf-8"))
+        taken = f"{wanted.name} was there already. " if path != wanted else ""
+        show_text(cls, f"{taken}Saved {path}. Press R to refresh the TeaCache node's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from memo_avatar.files.disk import replacing
+from memo_avatar.checkpoint.companions import CALIBRATION_NAME
+from memo_avatar.files.disk import replacing, try_place
+from memo_avatar.files.json_file import read_json
 from memo_avatar.model.nets import MemoModels
 from teacache_core import CacheReport, CacheSettings, Calibration, Fingerprint, StepCache, StepCacheConfig
 
-from .arguments import CommandError, VideoOptions
+from .arguments import VideoOptions
 from .models import ModelFiles
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -21,9 +22,7 @@ def plan_cache(options: VideoOptions, files: ModelFiles) -> CacheSettings:
 
     Without any calibration the first clip is computed in full and teaches the rest.
     """
-    for name, path in (("--calibrate", options.calibrate), ("--cache-report", options.cache_report)):
-        if path is not None:
-            _check_writable(name, path)
+    _check_outputs(options, files)
     config = StepCacheConfig(
         rel_l1_thresh=options.rel_l1_thresh,
         target_speedup=options.target_speedup,
@@ -33,7 +32,8 @@ def plan_cache(options: VideoOptions, files: ModelFiles) -> CacheSettings:
     path = options.calibration or files.calibration
     if path is None or config.mode in ("off", "calibrate"):
         return CacheSettings(config)
-    return CacheSettings(config, Calibration.load(path))
+    values = read_json(path, advice="Calibrate again, or give the file that calibrating wrote.")
+    return CacheSettings(config, Calibration.from_json(values, str(path)))
 
 
 def build_cache(
@@ -74,15 +74,13 @@ def save_report(report: CacheReport, path: Path) -> None:
             part.write_text(report.to_text(details=True) + "\n", encoding="utf-8")
 
 
-def _check_writable(name: str, path: Path) -> None:
-    if path.is_dir():
-        actual = "a folder"
-    elif not path.parent.is_dir():
-        actual = f"no such folder {path.parent}"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
-        actual = "one that is read-only"
-    else:
-        return
-    raise CommandError(
-        f"expected a file that can be written but got {actual} ({name} {path}). Choose another."
-    )
+def _check_outputs(options: VideoOptions, files: ModelFiles) -> None:
+    """Results replace no input, no model file and not each other."""
+    given = (options.image, options.audio, options.vocals, options.face_embedding, options.calibration)
+    taken = [path for path in (*given, options.output, files.checkpoint) if path is not None]
+    for folder in filter(Path.is_dir, (files.checkpoint, files.vae, files.wav2vec2)):
+        taken += (path for path in folder.rglob("*") if path.name != CALIBRATION_NAME)
+    for path in (options.calibrate, options.cache_report):
+        if path is not None:
+            try_place(path, apart_from=taken)
+            taken.append(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +26,9 @@ def register_folder() -> None:
     folder_paths.folder_names_and_paths[FOLDER][1].update({".safetensors"})
 
 
-def save_folder() -> Path:
+def save_folder(inner: str = "") -> Path:
     """models/memo, as the nodes say, and no other folder that extra_model_paths.yaml puts before it."""
-    folder = Path(folder_paths.models_dir) / FOLDER
+    folder = Path(folder_paths.models_dir) / FOLDER / inner
     with suppress(OSError):  # whoever writes there says what is wrong
         folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -74,19 +73,14 @@ def checkpoint_path(name: str) -> Path:
     return found[name]
 
 
-_CALIBRATIONS = "calibrations"
+CALIBRATIONS = "calibrations"
 
 
 def find_calibrations() -> dict[str, Path]:
     """Name -> file of what TeaCache Calibrate has saved, sub-folders included."""
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        folder = root / _CALIBRATIONS
-        for path in sorted(folder.rglob("*.json")):
+        folder = root / CALIBRATIONS
+        for path in sorted(path for path in folder.rglob("*.json") if path.is_file()):
             found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     return found
-
-
-def safe_name(name: str) -> str:
-    """A file name on every system, from what a user typed."""
-    return re.sub(r"[^\w .-]", "_", name).strip(" .") or "calibration"

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from standalone.command import main
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
 
+MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
+
 
 @pytest.fixture(scope="module")
 def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -127,13 +129,33 @@ BAD_FILES = {
     "calibration missing": (
         "calibration",
         lambda f: f / "none.json",
-        "Expected a readable calibration file but got",
+        "expected a readable none.json but got",
     ),
-    "calibration is text": ("calibration", text_file, "Expected a calibration file in JSON but got"),
+    "calibration is text": ("calibration", text_file, "expected a JSON object but got"),
     "report not writable": (
         "cache-report",
         lambda f: f / "no" / "r.json",
-        "expected a file that can be written but got",
+        "expected an existing folder but got none",
+    ),
+    "report is the portrait": (
+        "cache-report",
+        lambda f: f / "p.png",
+        "expected a file apart from the inputs",
+    ),
+    "report is the recording": (
+        "cache-report",
+        lambda f: f / "a.wav",
+        "expected a file apart from the inputs",
+    ),
+    "report is a model file": (
+        "cache-report",
+        lambda f: MICRO / "vae" / "config.json",
+        "expected a file apart from the inputs",
+    ),
+    "calibrating over the recording": (
+        "calibrate",
+        lambda f: f / "a.wav",
+        "expected a file apart from the inputs",
     ),
     "unknown device": ("device", lambda f: "tpu9", "expected a device of this machine but got tpu9"),
 }
