@@ -18,12 +18,14 @@ from ..memo_avatar.checkpoint.companions import (
     read_wav2vec2,
 )
 from ..memo_avatar.checkpoint.load import Checkpoint, CheckpointError, open_checkpoint
+from ..memo_avatar.files.foreign import shown
+from ..memo_avatar.files.published_models import REQUIRED, missing
 from ..memo_avatar.model.config import MemoConfig
 from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
 from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
 from .boundary.checks import checked
-from .host.folders import checkpoint_path, find_checkpoints
+from .host.folders import FOLDER, checkpoint_path, find_checkpoints, save_folder
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
 from .host.schema import schema
@@ -115,7 +117,7 @@ class LoadMemo(io.ComfyNode):
                 Memo.Output(display_name="memo"),
                 io.Vae.Output(display_name="vae"),
             ],
-            search_aliases=["memo", "talking head", "avatar", "lip sync", "checkpoint"],
+            search_aliases=["memo", "talking head", "avatar", "lip sync", "audio to video", "checkpoint"],
         )
 
     @classmethod
@@ -125,6 +127,19 @@ class LoadMemo(io.ComfyNode):
             return checkpoint
         files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
         return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str | None) -> bool | str:
+        """Before the run: which files are missing; a linked name (None) is looked up when it comes."""
+        if checkpoint is None or checkpoint in find_checkpoints():
+            return True
+        folder = save_folder() / "MEMO"
+        files = ", ".join(file.path for file in missing(folder, REQUIRED))
+        return (
+            f"{shown(checkpoint)} is not in models/{FOLDER}. In the pack's folder, run: python "
+            "teacache_memo.py models download (about 11 GB). Or put these into "
+            f"models/{FOLDER}/MEMO yourself and press R: {files}."
+        )
 
     @classmethod
     @checked

@@ -27,6 +27,7 @@ from ..memo_avatar.portrait.faces import (
 )
 from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, advise, prepare_portrait
 from .boundary.checks import checked
+from .boundary.words import page_text
 from .host.folders import FOLDER
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
@@ -56,8 +57,19 @@ class PortraitNode(io.ComfyNode):
                 io.Mask.Output(display_name="crop", tooltip="Where in the picture that was taken from."),
             ],
             hidden=[io.Hidden.unique_id],
-            search_aliases=["memo", "face", "reference image", "avatar", "crop", "insightface"],
+            essentials_category="Video Generation",
+            search_aliases=["memo", "lip sync", "face", "reference image", "avatar", "crop", "insightface"],
         )
+
+    @classmethod
+    def validate_inputs(cls, face_box: str | None = None) -> bool | str:
+        """The written box, before the run; a linked one (None) is read when it comes."""
+        try:
+            if face_box and face_box.strip():
+                parse_box(face_box)
+        except ValueError as error:
+            return page_text(str(error))
+        return True
 
     @classmethod
     @checked

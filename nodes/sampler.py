@@ -32,7 +32,14 @@ from .host.sockets import (
     MemoReport,
 )
 from .host.video import generate_video
-from .host.video_inputs import fps_input, job_inputs, make_delivery, make_report
+from .host.video_inputs import (
+    fps_input,
+    guidance_of,
+    job_inputs,
+    make_delivery,
+    make_report,
+    validate_sampler,
+)
 
 UNFINISHED = "video/memo_unfinished"
 """Where the frames of a stopped run go: a file name in the output folder, without number and ending."""
@@ -61,8 +68,13 @@ class SamplerNode(io.ComfyNode):
                 ),
             ],
             hidden=HIDDEN,
-            search_aliases=["memo", "talking head", "lip sync", "ksampler", "avatar"],
+            essentials_category="Video Generation",
+            search_aliases=["memo", "talking head", "lip sync", "audio to video", "avatar", "ksampler"],
         )
+
+    @classmethod
+    def validate_inputs(cls, sampler_name: str | None) -> bool | str:
+        return validate_sampler(sampler_name)
 
     @classmethod
     @checked
@@ -81,6 +93,7 @@ class SamplerNode(io.ComfyNode):
         fps: str = str(FPS),
     ) -> io.NodeOutput:
         started = time.perf_counter()
+        cfg = guidance_of(cfg, memo)
         model, video = start_video(model, cfg)
         job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
         delivery = make_delivery(job, fps)

@@ -21,7 +21,16 @@ from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
 from .host.schema import schema
 from .host.sockets import MemoReport
 from .host.unfinished import WORK_FOLDER, Unfinished, finish_segments
-from .host.video_inputs import fps_input, job_inputs, make_delivery, make_paster, make_report, paste_inputs
+from .host.video_inputs import (
+    fps_input,
+    guidance_of,
+    job_inputs,
+    make_delivery,
+    make_paster,
+    make_report,
+    paste_inputs,
+    validate_sampler,
+)
 
 
 class SamplerToFileNode(io.ComfyNode):
@@ -58,8 +67,21 @@ class SamplerToFileNode(io.ComfyNode):
             ],
             hidden=[*HIDDEN, io.Hidden.dynprompt],
             is_output_node=True,
-            search_aliases=["memo", "long video", "stream", "resume", "save video"],
+            search_aliases=[
+                "memo",
+                "lip sync",
+                "audio to video",
+                "avatar",
+                "long video",
+                "stream",
+                "resume",
+                "save video",
+            ],
         )
+
+    @classmethod
+    def validate_inputs(cls, sampler_name: str | None) -> bool | str:
+        return validate_sampler(sampler_name)
 
     @classmethod
     @checked
@@ -73,8 +95,9 @@ class SamplerToFileNode(io.ComfyNode):
         **inputs: Any,
     ) -> io.NodeOutput:
         started = time.perf_counter()
-        model, video = start_video(inputs["model"], inputs["cfg"])
-        job = VideoJob(**{**inputs, "model": model})
+        cfg = guidance_of(inputs["cfg"], inputs["memo"])
+        model, video = start_video(inputs["model"], cfg)
+        job = VideoJob(**{**inputs, "model": model, "cfg": cfg})
         paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
         delivery = make_delivery(job, fps, paster)
         size = delivery.size(*reversed(job.size))

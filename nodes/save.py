@@ -50,6 +50,7 @@ class SaveNode(io.ComfyNode):
             outputs=[io.String.Output(display_name="path")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            is_experimental=True,
             search_aliases=["memo", "convert", "merge lora", "save model"],
         )
 

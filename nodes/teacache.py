@@ -229,6 +229,7 @@ class CalibrateNode(io.ComfyNode):
             outputs=[io.String.Output(display_name="path")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            is_experimental=True,
             search_aliases=["teacache", "calibration", "coefficients"],
         )
 

@@ -17,6 +17,7 @@ from ..memo_avatar.voice.listen import Sources, check_sources, listen
 from ..memo_avatar.voice.sound import resample, to_speech, to_stereo
 from ..memo_avatar.voice.vocals import SEPARATION_RATE
 from .boundary.checks import checked
+from .boundary.words import page_text
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import EncodedVoice, Memo, MemoNets, MemoVoice
 from .host.voice import cut_audio, make_ears
@@ -84,6 +85,15 @@ class VoiceNode(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             search_aliases=["memo", "speech", "audio", "emotion", "lip sync"],
         )
+
+    @classmethod
+    def validate_inputs(cls, emotions: str | None = None) -> bool | str:
+        """The emotions over time, before the run; linked ones (None) are read when they come."""
+        try:
+            parse_plan((emotions or "").strip() or AUTO)
+        except ValueError as error:
+            return page_text(str(error))
+        return True
 
     @classmethod
     @checked

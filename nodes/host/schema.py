@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.model_management as management
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
 from .sockets import CATEGORY
 
@@ -45,9 +46,17 @@ def decoration(what: str) -> Iterator[None]:
 
 def show_text(node: type[io.ComfyNode], text: str) -> None:
     """Write on the node itself, where a frontend is connected."""
+    _send(text, getattr(node.hidden, "unique_id", None))
+
+
+def show_progress(text: str) -> None:
+    """Write on the node that runs just now."""
+    _send(text, getattr(get_executing_context(), "node_id", None))
+
+
+def _send(text: str, node_id: str | None) -> None:
     # Where no server runs (a test, a script) the module is not there, and importing it may fail.
     server: Any = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    unique_id = getattr(node.hidden, "unique_id", None)
-    if server is not None and unique_id is not None:
+    if server is not None and node_id is not None:
         with decoration("A text on the node"):
-            server.send_progress_text(text, unique_id)
+            server.send_progress_text(text, node_id)

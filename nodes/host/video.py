@@ -3,6 +3,7 @@ bar."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from .estimate import check_clip, context_bytes
 from .job import VideoJob
 from .memory import load
 from .model import conditioning
-from .schema import decoration
+from .schema import decoration, show_progress
 
 PREVIEW_SIZE = 512
 _MAX_SEED = 2**64
@@ -74,6 +75,7 @@ class Progress:
 
     def __init__(self, model: Any, clips: int, steps: int) -> None:
         self.steps, self.total = steps, clips * steps
+        self.started: tuple[float, int] | None = None  # when, and after how many steps
         self.bar = comfy.utils.ProgressBar(self.total)
         self.previewer: Any = None
         with decoration("A preview of the steps"):
@@ -83,9 +85,23 @@ class Progress:
         """The host's sampler callback for one clip."""
 
         def callback(step: int, denoised: Tensor, _latents: Tensor, _total: int) -> None:
-            self._show(clip_index * self.steps + min(step + 1, self.steps), self._preview(denoised))
+            done = clip_index * self.steps + min(step + 1, self.steps)
+            show_progress(self.describe(done, time.monotonic()))
+            self._show(done, self._preview(denoised))
 
         return callback
+
+    def describe(self, done: int, now: float) -> str:
+        """`Clip 2 of 8, about 40 s left`, counted from the first step of this run."""
+        clips = self.total // self.steps
+        text = f"Clip {min(clips, (done - 1) // self.steps + 1)} of {clips}"
+        if self.started is None:
+            self.started = now, done
+        start, before = self.started
+        if done == before:
+            return text
+        left = (now - start) / (done - before) * (self.total - done)
+        return f"{text}, about {left:.0f} s left" if left < 100 else f"{text}, about {left / 60:.0f} min left"
 
     def on_clip(self, clip_index: int, frame: Tensor) -> None:
         """A finished clip: its last frame (3, H, W)."""

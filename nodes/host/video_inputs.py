@@ -8,6 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...memo_avatar.files.foreign import shown
 from ...memo_avatar.inputs import Portrait
 from ...memo_avatar.portrait.images import ImageError
 from ...memo_avatar.timing import FPS
@@ -18,12 +19,15 @@ from ...teacache_core import CacheReport, CalibrationError, StepCache, StepCache
 from .cached_sampling import CachedVideo
 from .job import VideoJob
 from .pictures import opaque
-from .sockets import Memo, MemoPortrait, MemoVoice, VideoReport
+from .sockets import Memo, MemoNets, MemoPortrait, MemoVoice, VideoReport
+from .video import NOT_FOR_FLOW
+
+RECOMMENDED = ("euler", "deis")
+"""MEMO's own, and the one that came nearest to a hundred steps (`benchmarks/host_samplers.py`)."""
 
 
 def job_inputs() -> list[Any]:
     """The inputs of every node that makes a video."""
-    samplers, schedulers = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
     return [
         io.Model.Input(
             "model", tooltip="From Load MEMO, or through TeaCache for MEMO, LoRA and other model nodes."
@@ -45,26 +49,50 @@ def job_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg",
-            default=3.5,
-            min=1.0,
+            default=0.0,
+            min=0.0,
             max=20.0,
             step=0.1,
-            tooltip="Guidance: how closely the voice is followed. MEMO uses 3.5, its demo 1.5. 1 is off and "
-            "twice as fast.",
+            tooltip="Guidance: how closely the voice is followed. 0: what the checkpoint recommends (MEMO "
+            "3.5, its demo 1.5). 1: off, and twice as fast.",
         ),
         io.Combo.Input(
             "sampler_name",
-            options=samplers,
+            options=fitting_samplers(),
             default="euler",
-            tooltip="How a step is taken. MEMO uses euler; deis is more exact at the same cost.",
+            tooltip="How a step is taken; only what fits MEMO is listed. MEMO uses euler; deis is more "
+            "exact at the same cost.",
         ),
         io.Combo.Input(
             "scheduler",
-            options=schedulers,
+            options=comfy.samplers.KSampler.SCHEDULERS,
             default="normal",
             tooltip="Where the steps lie between noise and picture. MEMO uses normal.",
         ),
     ]
+
+
+def fitting_samplers() -> list[str]:
+    """The host's samplers that keep to a flow's noise levels, the recommended ones first."""
+    names = comfy.samplers.KSampler.SAMPLERS
+    return [*RECOMMENDED, *(name for name in names if name not in (*RECOMMENDED, *NOT_FOR_FLOW))]
+
+
+def validate_sampler(name: str | None) -> bool | str:
+    """For the page, before the run; a linked name (None) is checked when it comes."""
+    if name is None or name in fitting_samplers():
+        return True
+    return f"Choose {' or '.join(RECOMMENDED)}: {shown(name)} does not fit MEMO's noise schedule."
+
+
+def guidance_of(cfg: float, memo: MemoNets) -> float:
+    """The guidance that a widget asks for; 0 is the checkpoint's own."""
+    if 0 < cfg < 1:
+        raise ValueError(
+            f"expected a guidance of 0, or 1 to 20, but got {cfg:g} (cfg). Use 0 for what the checkpoint "
+            "recommends, or 1 for none."
+        )
+    return cfg or memo.guidance_scale
 
 
 def fps_input() -> Any:

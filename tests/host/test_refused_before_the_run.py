@@ -1,0 +1,67 @@
+"""What can be known before a run is refused before it: on the wrong input, in a sentence with the remedy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.helpers.comfy.prompts import SAMPLER, node, portrait_prompt, with_images
+from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError, PromptRefusedError
+
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
+
+REFUSED = [
+    ("1", "checkpoint", "MEMO", "models download"),
+    ("3", "face_box", "1,2,3", "Give left,top,right,bottom in pixels"),
+    ("5", "emotions", "0 happy, 1 hapy", "Use a name or number of"),
+    (SAMPLER, "sampler_name", "ddpm", "Choose euler or deis: ddpm does not fit"),
+]
+
+
+def changed(node_id: str, **inputs: Any) -> Prompt:
+    prompt = with_images(portrait_prompt(steps=1))
+    prompt[node_id]["inputs"] |= inputs
+    return prompt
+
+
+@pytest.mark.parametrize(("node_id", "name", "given", "advice"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_it_is_said_on_the_input(
+    any_server: ComfyServer, node_id: str, name: str, given: str, advice: str
+) -> None:
+    with pytest.raises(PromptRefusedError) as refused:
+        any_server.queue(changed(node_id, **{name: given}))
+    (error,) = json.loads(str(refused.value))["node_errors"][node_id]["errors"]
+    assert error["extra_info"]["input_name"] == name
+    assert advice in error["details"] and "\n" not in error["details"]
+
+
+def test_the_list_of_samplers_begins_with_the_recommended_and_has_none_that_does_not_fit(
+    any_server: ComfyServer,
+) -> None:
+    spec = any_server.get("/object_info/MEMO_Sampler")["MEMO_Sampler"]["input"]["required"]["sampler_name"]
+    options = spec[1]["options"]
+    assert options[:2] == ["euler", "deis"] and len(options) == len(set(options)) > 30
+    assert not {"ddpm", "res_multistep_ancestral"} & set(options)
+
+
+def test_cfg_0_is_what_the_checkpoint_recommends(server: ComfyServer) -> None:
+    """The tests' checkpoint recommends 2.0."""
+
+    def frames(cfg: float) -> list[bytes]:
+        outputs = server.run(changed(SAMPLER, cfg=cfg))
+        return [Image.open(server.file(saved)).tobytes() for saved in outputs["images"]["images"]]
+
+    assert frames(0.0) == frames(2.0) != frames(1.0)
+    with pytest.raises(PromptFailedError, match="Use 0 for what the checkpoint recommends, or 1 for none"):
+        frames(0.5)
+
+
+def test_a_linked_sampler_is_checked_when_it_comes(server: ComfyServer) -> None:
+    prompt = changed(SAMPLER, sampler_name=["switch", 0])
+    prompt["text"] = node("PrimitiveString", value="ddpm")
+    prompt["switch"] = node("ComfySwitchNode", switch=True, on_true=["text", 0], on_false=["text", 0])
+    with pytest.raises(PromptFailedError, match="Choose sampler_name from its list"):
+        server.run(prompt)
