@@ -150,8 +150,8 @@ class Calibration:
         found = fields.get("format"), fields.get("version")
         if found not in ((FORMAT, 1), (FORMAT, VERSION)):
             raise CalibrationError(
-                f"Expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]} version "
-                f"{found[1]} ({where}). Give the file that calibrating wrote."
+                f"Expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]!a:.40} "
+                f"version {found[1]!a:.40} ({where}). Give the file that calibrating wrote."
             )
         entries = read_list(fields.get("recordings"), f"{where}: recordings")
         recordings = [

@@ -74,10 +74,14 @@ CALIBRATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Reader:
-    """``read`` gives a value or raises one of our errors, for whatever ``given`` makes."""
+    """``read`` gives a value or raises one of our errors, for whatever ``given`` makes.
+
+    ``has_neighbours``: what is given is bytes or a text.
+    """
 
     given: Strategy
     read: Callable[[Any], object]
+    has_neighbours: bool = True
 
 
 @cache
@@ -183,10 +187,13 @@ READERS: dict[str, Reader] = {
     ),
     "emotions": Reader(lines("0", "happy", "3.5", "sad", "auto", "1e308", "5s", "neutral"), parse_plan),
     "face box": Reader(lines("400", "300", "--5", "1e3", "7_0"), parse_box),
-    "crop": Reader(st.tuples(st.lists(FINITE, min_size=4, max_size=4), st.floats()), crop),
-    "mask": Reader(MASKS.map(lambda m: torch.full(m[:2], m[2])), lambda mask: mask_box(mask, (64, 48))),
+    "crop": Reader(st.tuples(st.lists(FINITE, min_size=4, max_size=4), st.floats()), crop, False),
+    "mask": Reader(
+        MASKS.map(lambda m: torch.full(m[:2], m[2])), lambda mask: mask_box(mask, (64, 48)), False
+    ),
     "options": Reader(
         st.tuples(st.sampled_from(OPTIONS), st.one_of(TEXTS, NUMBERS.map(str))),
         lambda pair: parse_option(*pair),
+        False,
     ),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,6 +22,11 @@ TEXTS = st.one_of(
     st.text(max_size=20),
     st.sampled_from(["", "F32", "I64", "../../x", "\x1b[2J", "a\0b", "\ud800", "x" * 5000, "Infinity", "١٢"]),
 )
+PIECES = [
+    *(bytes([byte]) for byte in b"[]{}\",:-+.0\0\n\x1b\xff"),
+    b"9" * 30, b"1e999", b"-1", b"null", b"true", b"NaN", b'"', b"\\ud800", b"[" * 40, b'{"a":' * 40, b"",
+    "说".encode(), "١".encode(), b"__metadata__", b"0 happy,", b"1e308", b"\xef\xbb\xbf",
+]  # fmt: skip
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
 ODD = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=3)
@@ -75,6 +82,18 @@ def safetensors_bytes(draw: st.DrawFn, header: dict[str, Any], nbytes: int) -> b
     body = bytes(nbytes if draw(st.integers(0, 4)) else draw(st.integers(0, 4 * nbytes)))
     data = length.to_bytes(8, "little") + text + body
     return draw(damaged(data)) if draw(st.integers(0, 4)) == 0 else data
+
+
+def neighbours(value: Any, seed: int, count: int) -> Iterator[Any]:
+    """Texts and bytes near ``value``, each with a piece replaced by an odd one: many cases for one draw."""
+    if not isinstance(value, (bytes, str)):
+        return
+    random = Random(seed)
+    pieces = PIECES if isinstance(value, bytes) else [piece.decode("utf-8", "replace") for piece in PIECES]
+    for _ in range(count):
+        start = random.randrange(len(value) + 1)
+        end = min(len(value), start + random.choice((0, 0, 1, 2, 8, 64)))
+        yield value[:start] + random.choice(pieces) + value[end:]
 
 
 def lines(*words: str) -> Strategy:

@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.readers import READERS
+from tests.fuzz.strategies import neighbours
 
 CASES = int(os.environ.get("FUZZ_CASES", "0"))
-EACH = max(1, CASES // len(READERS)) if CASES else 60
+NEIGHBOURS = 24  # cases near each drawn one
+EACH = max(1, CASES // len(READERS) // (1 + NEIGHBOURS)) if CASES else 25
 LONGEST_SECONDS = 1.0
 LONGEST_MESSAGE = 1000
 OURS = ("memo_avatar", "standalone", "teacache_core")
@@ -46,7 +48,7 @@ def test_a_value_or_one_line_of_ours(name: str, record_property: Any) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(
-        max_examples=EACH,
+        max_examples=EACH if reader.has_neighbours else 5 * EACH,
         derandomize=not CASES,
         database=None,
         deadline=None,
@@ -55,10 +57,14 @@ def test_a_value_or_one_line_of_ours(name: str, record_property: Any) -> None:
     )
     @given(st.data())
     def cases(data: st.DataObject) -> None:
-        seconds.append(check(reader.read, data.draw(reader.given)))
+        value, seed = data.draw(reader.given), data.draw(st.integers(0, 2**32))
+        seconds.append(check(reader.read, value))
+        seconds.extend(check(reader.read, near) for near in neighbours(value, seed, NEIGHBOURS))
 
     cases()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"\n{name}: {len(seconds) - 1} cases, slowest {max(seconds):.3f} s, {grown:.0f} MiB more")
+    print(
+        f"\n{name}: {len(seconds) - 1} cases, slowest {max(seconds):.3f} s, {grown:.0f} MiB more", flush=True
+    )
     assert grown < 200
     assert max(seconds) < LONGEST_SECONDS
