@@ -6,6 +6,7 @@ Runs before anything is installed, with any Python that is there: the standard l
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -29,6 +30,9 @@ class SetupError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make or update the environment; the exit status."""
     options = parse(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a code page may lack the letters of a folder's name
+            stream.reconfigure(errors="backslashreplace")
     started = time.monotonic()
     try:
         python = make_environment(options.folder)

@@ -15,10 +15,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = os.environ.get("MEMO_UPSTREAM_PATH")
-MEMORY_GIB, DISK_GIB = 14, 8
+MEMORY_GIB, DISK_GIB = 10, 14
 ENVIRONMENT = {
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),  # these nets are large
-    "MALLOC_MMAP_THRESHOLD_": str(128 * 1024),  # what is freed goes back to the system: 3 GiB of it
+    "MALLOC_MMAP_THRESHOLD_": str(128 * 1024),  # what is freed goes back to the system at once
 }
 
 pytestmark = [
@@ -47,7 +47,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture
 def case(tmp_path: Path) -> Iterator[Path]:
-    """A new golden case, deleted afterwards: pytest would keep 5 GB of it."""
+    """A new golden case, deleted afterwards: pytest would keep 10 GB of it."""
     if free_memory_gib() < MEMORY_GIB:
         pytest.skip(f"{free_memory_gib():.0f} GiB of memory are free, {MEMORY_GIB} are needed")
     if shutil.disk_usage(tmp_path).free < DISK_GIB * 2**30:

@@ -31,13 +31,13 @@ def import_upstream(checkout: Path) -> None:
     sys.path.insert(0, str(checkout))
 
 
-def unets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """`reference_net` and `diffusion_net` as their `config.json` say, freshly made."""
+def make_unet(name: str, config: Mapping[str, Any]) -> Any:
+    """`reference_net` or `diffusion_net` as its `config.json` says, freshly made."""
     from memo.models.unet_2d_condition import UNet2DConditionModel
     from memo.models.unet_3d import UNet3DConditionModel
 
     kinds = {"reference_net": UNet2DConditionModel, "diffusion_net": UNet3DConditionModel}
-    return {name: kind.from_config(dict(configs[name])) for name, kind in kinds.items()}
+    return kinds[name].from_config(dict(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

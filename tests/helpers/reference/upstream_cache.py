@@ -22,9 +22,9 @@ from upstream import (
     load_autoencoder,
     load_weights,
     make_pipeline,
+    make_unet,
     read_config,
     run_clip,
-    unets,
 )
 
 STEPS = 6
@@ -39,7 +39,7 @@ def load_pipeline(case: Path) -> tuple[Any, Any]:
     from memo.models.image_proj import ImageProjModel
 
     folder = case / "checkpoint"
-    nets = unets({name: read_config(folder / name) for name in ("reference_net", "diffusion_net")})
+    nets = {name: make_unet(name, read_config(folder / name)) for name in ("reference_net", "diffusion_net")}
     image = load_file(folder / "image_proj" / WEIGHTS)
     width = image["norm.weight"].shape[0]
     nets["image_proj"] = ImageProjModel(width, 512, image["proj.weight"].shape[0] // width)

@@ -3,7 +3,8 @@
     python tests/helpers/reference/upstream_case.py UPSTREAM MICRO OUT
 
 UPSTREAM is a checkout of memoavatar/memo, MICRO the stored case whose configs and autoencoder are taken, OUT
-a new folder of some 5 GB, laid out as tests/goldens/README.md says, for tests/parity/check.py.
+a new folder of some 10 GB, laid out as tests/goldens/README.md says, for tests/parity/check.py. The weights
+are read where they lie in OUT's files, so that memory holds one net at most.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from upstream import (
     WEIGHTS,
@@ -24,9 +25,9 @@ from upstream import (
     import_upstream,
     load_autoencoder,
     make_pipeline,
+    make_unet,
     read_config,
     run_clip,
-    unets,
 )
 
 WIDTHS = {
@@ -46,32 +47,39 @@ RUN = {
 }
 
 
-def build_nets(micro: Path) -> dict[str, Any]:
-    """All four nets at the published widths."""
+def builders(micro: Path) -> dict[str, Callable[[], Any]]:
+    """How each of the four nets is made at its published width."""
     from memo.models.audio_proj import AudioProjModel
     from memo.models.image_proj import ImageProjModel
 
-    configs = {name: read_config(micro / name) | WIDTHS for name in ("reference_net", "diffusion_net")}
-    configs["diffusion_net"]["audio_attention_dim"] = 768
-    return unets(configs) | {"image_proj": ImageProjModel(), "audio_proj": AudioProjModel()}
+    def unet(name: str, **sizes: Any) -> Any:
+        return make_unet(name, read_config(micro / "checkpoint" / name) | WIDTHS | sizes)
+
+    return {
+        "reference_net": lambda: unet("reference_net"),
+        "diffusion_net": lambda: unet("diffusion_net", audio_attention_dim=768),
+        "image_proj": ImageProjModel,
+        "audio_proj": AudioProjModel,
+    }
 
 
 def fill(net: nn.Module, generator: torch.Generator) -> None:
-    """Random weights, none of them zero; every value, tables too, is one that float16 stores exactly."""
+    """Random weights, none of them zero."""
     for name, tensor in net.named_parameters():
         with torch.no_grad():
             tensor.normal_(generator=generator)
             tensor.mul_(tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1)
             if tensor.ndim == 1 and name.endswith("weight"):
                 tensor.add_(1)
-    for tensor in net.state_dict().values():
-        tensor.copy_(tensor.half())
 
 
-def save(net: Any, folder: Path) -> None:
+def onto_disk(net: Any, folder: Path) -> Any:
+    """The same net, its weights mapped from the checkpoint's file."""
     folder.mkdir(parents=True)
     net.save_config(folder)
-    save_file({name: tensor.half() for name, tensor in net.state_dict().items()}, folder / WEIGHTS)
+    save_file(net.state_dict(), folder / WEIGHTS)
+    net.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+    return net
 
 
 def make_inputs(generator: torch.Generator) -> dict[str, Tensor]:
@@ -124,10 +132,11 @@ def main() -> None:
     checkout, micro, out = map(Path, sys.argv[1:4])
     import_upstream(checkout)
     generator = torch.Generator().manual_seed(0)
-    nets = build_nets(micro / "checkpoint")
-    for name, net in nets.items():
+    nets = {}
+    for name, build in builders(micro).items():
+        net = build()
         fill(net, generator)
-        save(net, out / "checkpoint" / name)
+        nets[name] = onto_disk(net, out / "checkpoint" / name)
     shutil.copytree(micro / "checkpoint" / "vae", out / "checkpoint" / "vae")
     audio_proj = nets.pop("audio_proj").eval()
     pipeline = make_pipeline(nets | {"vae": load_autoencoder(micro / "checkpoint" / "vae")})

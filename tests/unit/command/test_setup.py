@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def bare_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a Python that finds the standard library and nothing else."""
-    command = [sys.executable, "-E", "-S", "-s", str(ROOT / "teacache_memo.py"), *arguments]
+    command = [sys.executable, "-S", "-s", str(ROOT / "teacache_memo.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -100,7 +101,25 @@ def test_a_python_that_is_too_old_is_refused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert setup_command.main(["--folder", str(tmp_path / "file")]) == 1
-    assert "could not be made" in capsys.readouterr().err
+    done = bare_python("setup", "--folder", str(tmp_path / "file"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: expected an environment in") and "could not be made" in line
+
+
+WITHOUT_PIP = """
+import subprocess, sys
+from standalone import setup_command
+setup_command.subprocess.run = lambda *command, **options: subprocess.CompletedProcess(command, 0)
+sys.exit(setup_command.main(["--folder", "说话"]))
+"""
+
+
+def test_a_folder_that_the_console_cannot_show_ends_nothing() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-c", WITHOUT_PIP]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"Setting up \u8bf4\u8bdd" in done.stdout
