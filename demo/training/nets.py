@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from memo_avatar.model.config import (
@@ -187,12 +187,3 @@ def save_checkpoint(models: MemoModels, folder: Path, dtype: torch.dtype = torch
             k: v.detach().to("cpu", dtype).contiguous() for k, v in getattr(models, part).state_dict().items()
         }
         save_file(weights, target / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-
-
-def load_checkpoint(folder: Path) -> MemoModels:
-    """The nets of `save_checkpoint`, in float32."""
-    models = build_models()
-    for part in PARTS:
-        weights = load_file(folder / part / "diffusion_pytorch_model.safetensors")
-        getattr(models, part).load_state_dict({key: value.float() for key, value in weights.items()})
-    return models

@@ -127,24 +127,3 @@ def train_wav2vec2(
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False).save_pretrained(folder)
     return model
-
-
-@torch.no_grad()
-def probe_correlation(
-    model: Wav2Vec2Model, train: Sequence[Utterance], held_out: Sequence[Utterance], ridge: float = 1e-2
-) -> Tensor:
-    """Linear read-out of opening and width from the last layer: correlation per target on held-out audio."""
-
-    def collect(utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-        states = torch.cat([frame_features(model, u.waveform)[:, -1] for u in utterances])
-        ones = torch.ones(states.shape[0], 1)
-        return torch.cat([states, ones], 1), torch.cat([u.mouth for u in utterances])
-
-    inputs, targets = collect(train)
-    gram = inputs.T @ inputs + ridge * torch.eye(inputs.shape[1])
-    weights = torch.linalg.solve(gram, inputs.T @ targets)
-    inputs, targets = collect(held_out)
-    predicted = inputs @ weights
-    return torch.stack(
-        [torch.corrcoef(torch.stack([predicted[:, i], targets[:, i]]))[0, 1] for i in range(2)]
-    )

@@ -28,6 +28,7 @@ SAFE_TORCH = (2, 6)  # before, the restricted unpickler could be made to run cod
 _PREFIX = re.compile(r"^(?:module\.|model\.|d2v_model\.)+")
 _NEEDED = re.compile(r"^(?:modality_encoders\.AUDIO\.(?!decoder\.)|blocks\.)")
 _ENCODER = "modality_encoders.AUDIO."
+_MOST_LAYERS = 64  # emotion2vec_plus_large has 8; the net is built from what the names say
 _HEAD_WIDTH = 64  # where the ALiBi scales are not learned per head, which would tell their number
 
 
@@ -135,7 +136,10 @@ def _infer(state: Mapping[str, Tensor]) -> Emotion2vecConfig:
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+    found = len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+    if found > _MOST_LAYERS:
+        raise ValueError(f"at most {_MOST_LAYERS} layers of {prefix}")
+    return found
 
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
