@@ -126,7 +126,7 @@ class Sound:
     @classmethod
     def of_waveform(cls, waveform: Tensor, sample_rate: int) -> Sound:
         """(C, S) at any rate."""
-        samples = mix_down(waveform.detach().to("cpu", torch.float32))
+        samples = mix_down(waveform.detach().cpu().float())
         rate = sample_rate if sample_rate in SOUND_RATES else SOUND_RATES[-1]
         return cls(_resampled(samples, sample_rate, rate), rate, samples.shape[0])
 

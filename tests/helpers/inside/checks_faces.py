@@ -196,7 +196,10 @@ def streamed(world: World, job: Any, folder: Path, stop: bool = False) -> bytes:
         stream.write_segment = write
     assert torch.is_inference_mode_enabled()
     path = folder / "whole.mp4"
-    stream.join_segments(segments, path, job.voice.waveform[0], job.voice.sample_rate, 24)
+    heard = world.module("memo_avatar.video.streams").Sound.of_waveform(
+        job.voice.waveform[0], job.voice.sample_rate
+    )
+    world.module("memo_avatar.video.segments").join_segments(segments, path, heard, 24)
     return path.read_bytes()
 
 

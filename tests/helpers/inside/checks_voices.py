@@ -171,8 +171,8 @@ def surround(world: World) -> dict[str, float]:
     waveform[:, 2] = torch.sin(torch.arange(16_000) / 8) * 0.35
     voice = encode(world, audio={"waveform": waveform, "sample_rate": 16_000})
     path = world.user / "output" / "surround.mp4"
-    write = world.module("memo_avatar.video.segments").write_video
-    write(path, torch.zeros(30, 3, 32, 32), voice.waveform[0], voice.sample_rate)
+    heard = world.module("memo_avatar.video.streams").Sound.of_waveform(voice.waveform[0], voice.sample_rate)
+    world.module("memo_avatar.video.segments").write_video(path, torch.zeros(30, 3, 32, 32), heard)
     with av.open(str(path)) as container:
         peak = max(float(abs(frame.to_ndarray()).max()) for frame in container.decode(audio=0))
     return {"peak": peak}
