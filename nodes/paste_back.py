@@ -7,9 +7,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.inputs import Portrait
+from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .boundary.checks import checked
 from .host.estimate import _check_room
+from .host.pictures import opaque
 from .host.schema import schema
 from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
@@ -34,7 +36,8 @@ class PasteBackNode(io.ComfyNode):
                 io.Image.Input(
                     "original",
                     optional=True,
-                    tooltip="Another version of the picture, of the same size. Without it, the portrait's.",
+                    tooltip="Another version of the picture, of the same size; or one for each image, such "
+                    "as the video of another speaker in the same picture. Without it, the portrait's.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="images")],
@@ -54,7 +57,21 @@ class PasteBackNode(io.ComfyNode):
         paster = make_paster(portrait, feather, match_colour, original)
         width, height = paster.size
         _check_room(len(images), width, height)
+        moving = _one_each(original, len(images))
         whole = torch.empty(len(images), height, width, 3)
         for index, frame in enumerate(images):
-            whole[index] = paster.paste(frame[..., :3].movedim(-1, 0)).movedim(0, -1)
+            onto = None if moving is None else opaque(moving[index : index + 1]).movedim(-1, 0)
+            whole[index] = paster.paste(frame[..., :3].movedim(-1, 0), onto).movedim(0, -1)
         return io.NodeOutput(whole)
+
+
+def _one_each(original: Tensor | None, count: int) -> Tensor | None:
+    """The originals where there is one for each image, None where one serves all."""
+    if original is None or original.ndim != 4 or len(original) == 1:
+        return None
+    if len(original) != count:
+        raise ImageError(
+            f"expected one original, or one for each of {count} images, but got {len(original)} (original). "
+            "Give both speakers sounds of the same length, silent where the other one speaks."
+        )
+    return original

@@ -59,7 +59,10 @@ def feather_mask(crop: Crop, feather: float = DEFAULT_FEATHER) -> Tensor:
 
 
 class Paster:
-    """Puts frames of any size into a picture (3, H, W) in 0..1. The first frame it sees sets the colours."""
+    """Puts frames of any size into a picture (3, H, W) in 0..1, or into the frames of a video of its size.
+
+    The first frame it sees sets the colours.
+    """
 
     def __init__(
         self,
@@ -70,13 +73,8 @@ class Paster:
         match_colour: bool = True,
         colour: ColourMatch | None = None,
     ) -> None:
-        expected = (3, crop.picture_height, crop.picture_width)
-        if tuple(picture.shape) != expected:
-            raise ValueError(
-                f"expected the picture that was cropped, {crop.picture_width}x{crop.picture_height}, but got "
-                f"{picture.shape[-1]}x{picture.shape[-2]} (original). Connect the portrait's own."
-            )
         self.picture, self.crop = picture, crop
+        self._check(picture)
         self.mask = feather_mask(crop, feather)
         self.match_colour, self.colour = match_colour, colour
         self._field: Tensor | None = None
@@ -86,9 +84,12 @@ class Paster:
         """Width and height of the whole frames."""
         return self.crop.picture_width, self.crop.picture_height
 
-    def paste(self, frame: Tensor) -> Tensor:
-        """(3, h, w) in 0..1 -> (3, H, W)."""
-        whole = self.picture.clone()
+    def paste(self, frame: Tensor, onto: Tensor | None = None) -> Tensor:
+        """(3, h, w) in 0..1 -> (3, H, W): into the picture, or ``onto`` a frame (3, H, W) that shows another
+        face moving."""
+        if onto is not None:
+            self._check(onto)
+        whole = (self.picture if onto is None else onto).clone()
         left, top, right, bottom = self.crop.inside
         part = whole[:, top:bottom, left:right]
         generated = self._fitted(frame.to(part))
@@ -97,6 +98,14 @@ class Paster:
         # Not a lerp: where the mask is 0 the picture's own value has to come out, rounding included.
         part += self.mask * (generated.clamp(0, 1) - part)
         return whole
+
+    def _check(self, picture: Tensor) -> None:
+        crop = self.crop
+        if tuple(picture.shape) != (3, crop.picture_height, crop.picture_width):
+            raise ValueError(
+                f"expected the picture that was cropped, {crop.picture_width}x{crop.picture_height}, but got "
+                f"{picture.shape[-1]}x{picture.shape[-2]} (original). Connect the portrait's own."
+            )
 
     def stream(self, frames: Tensor) -> Iterator[Tensor]:
         """(F, 3, h, w) -> F times (1, 3, H, W), one whole frame in memory at a time."""

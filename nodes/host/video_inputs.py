@@ -157,7 +157,7 @@ def paste_inputs() -> list[Any]:
 def make_paster(
     portrait: Portrait, feather: float, match_colour: bool, original: Tensor | None = None
 ) -> Paster:
-    """What puts frames back into the portrait's picture, or into another version of it."""
+    """What puts frames back into the portrait's picture, or into another version (the first of a batch)."""
     if portrait.crop is None or portrait.picture is None:
         raise ImageError(
             "expected a portrait cut out around the face but got a whole picture (portrait). "

@@ -139,7 +139,31 @@ def pasted_back(world: World) -> dict[str, Any]:
         "inside differs": bool((whole[:, ~outside] != image[0, ~outside]).any()),
         "upscaled": list(execute(torch.rand(1, 4 * SIZE, 4 * SIZE, 3), cut).args[0].shape),
         "not cut": error_of(lambda: execute(frames, uncut)),
+        "two faces": two_faces(world, image, frames),
+        "other length": error_of(lambda: execute(frames, cut, original=image.expand(2, -1, -1, -1))),
         "another size": error_of(lambda: execute(frames, cut, original=image[:, :100])),
+    }
+
+
+def two_faces(world: World, image: Any, frames: Any) -> dict[str, bool]:
+    """One speaker's video is the original of the other's: each moves in its own square, and nothing else."""
+    import torch
+
+    execute = world.nodes.PasteBackNode.execute
+    left, right = (
+        portrait(world, image, face_box=box, margin=0.1)[0] for box in ("10,40,60,90", "130,40,180,90")
+    )
+    first = execute(frames, left).args[0]
+    both = execute(1 - frames, right, original=first).args[0]
+    inside = torch.zeros(TALL, WIDE, dtype=torch.bool)
+    for face in (left, right):
+        x0, y0, x1, y1 = face.crop.inside
+        inside[y0:y1, x0:x1] = True
+    x0, y0, x1, y1 = left.crop.inside
+    return {
+        "outside": bool((both[:, ~inside] == image[0, ~inside]).all()),
+        "first kept": bool(both[:, y0:y1, x0:x1].equal(first[:, y0:y1, x0:x1])),
+        "second moves": bool((both[0] != first[0]).any()),
     }
 
 

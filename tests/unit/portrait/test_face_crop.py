@@ -165,3 +165,16 @@ def test_the_pictures_eight_bits_survive() -> None:
     image = Image.frombytes("RGB", (16, 16), bytes(range(256)) * 3)
     values = (picture_tensor(to_pixels(image)) * 255).round().to(torch.uint8)
     assert values.permute(1, 2, 0).reshape(-1).tolist() == list(bytes(range(256)) * 3)
+
+
+def test_a_face_is_pasted_onto_the_frames_of_a_video() -> None:
+    """Two faces in one picture: each changes its own square, the rest is the picture bit for bit."""
+    picture = torch.rand(3, 64, 128)
+    left, right = (Paster(picture, Crop(x, 8, 40, 40, 128, 64)) for x in (4, 80))
+    first = left.paste(torch.rand(3, 40, 40))
+    both = right.paste(torch.rand(3, 40, 40), first)
+    assert torch.equal(both[:, :, :80], first[:, :, :80]) and not torch.equal(both, first)
+    assert torch.equal(both[:, :, 44:80], picture[:, :, 44:80])
+    assert torch.equal(right.paste(torch.rand(3, 40, 40))[:, :, :80], picture[:, :, :80]), "nothing is kept"
+    with pytest.raises(ValueError, match="expected the picture that was cropped, 128x64, but got 64x64"):
+        left.paste(torch.rand(3, 40, 40), torch.zeros(3, 64, 64))
