@@ -19,7 +19,10 @@ class CheckpointError(ValueError):
 def number(
     values: Mapping[str, Any], name: str, default: Number | None, low: Number, high: Number, where: object
 ) -> Number:
-    """The value of ``name``, a whole number where the bounds are; ``default`` None: it must be there."""
+    """The value of ``name``, a whole number where the bounds are; ``default`` None: it must be there.
+
+    From 0 to 1, true and false are taken too.
+    """
     return _in_range(values.get(name, default), name, low, high, where)
 
 

@@ -42,3 +42,18 @@ MAX_SHOWN = 100
 
 MAX_TEXT = 20_000
 """Letters of a text that a node gets: a thousand emotions over time, no burden for the queue's history."""
+
+MAX_PLAN_TEXT = 10_000
+"""Letters of emotions over time: a change every few seconds for hours."""
+
+MAX_BOX_TEXT = 100
+"""Letters of a face's box: four numbers of pixels."""
+
+MAX_PIXELS = 178_000_000
+"""Of a picture: Pillow refuses larger ones as possible decompression bombs."""
+
+MAX_CHANNELS = 16
+"""Of a sound: two 7.1 mixes. More is no recording of a voice."""
+
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Samples a second. Below, a few bytes are hours; above, no converter records."""

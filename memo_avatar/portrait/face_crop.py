@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..files.foreign import shown
+from ..files.limits import MAX_BOX_TEXT
 from ..inputs import Box, Crop
 from .images import ImageError
 
@@ -21,7 +22,6 @@ FloatBox = tuple[float, float, float, float]  # left, top, right, bottom
 DEFAULT_MARGIN = 0.5  # of the face's longer side on every side: the face fills half of the crop
 MAX_MARGIN = 3.0
 MIN_FACE = 16  # pixels
-MAX_BOX_TEXT = 100  # letters
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,6}")
 _MAX_SHIFT = 0.5  # of the margin: the face stays near the middle, where the model expects it
 

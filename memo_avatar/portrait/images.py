@@ -16,12 +16,13 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..files.limits import MAX_PIXELS
+
 Fit = Literal["crop", "letterbox"]
 
 SIZE_MULTIPLE = 8  # the VAE's
 MAX_SIDE = 4096
 MIN_SIDE = 32  # no face can be seen in less
-MAX_PIXELS = 178_000_000  # Pillow refuses larger ones as possible decompression bombs
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")  # no others: some of Pillow's start programs
 _PROFILED = ("RGB", "RGBA", "L", "LA", "P", "CMYK")
 _OPAQUE = {"RGBA": "RGB", "LA": "L"}

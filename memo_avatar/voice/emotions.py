@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..files.foreign import shown
+from ..files.limits import MAX_PLAN_TEXT
 from ..timing import FPS, MAX_SECONDS, SAMPLE_RATE
 
 # In the order of emotion2vec_plus_large, whose labels MEMO was trained with.
 EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
 AUTO = "auto"
 BATCH = 8  # segments of equal length go through the net together
-MAX_TEXT = 10_000  # letters of a plan: a change every few seconds for hours
 WEAK = "The published preview model follows emotions weakly; the voice and the portrait decide more."
 
 
@@ -60,10 +60,10 @@ class EmotionPlan:
 
 def parse_plan(text: str) -> EmotionPlan:
     """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`."""
-    if len(text) > MAX_TEXT:
+    if len(text) > MAX_PLAN_TEXT:
         raise EmotionError(
-            f"expected at most {MAX_TEXT} letters of emotions but got {len(text)} (emotion). Write fewer "
-            "changes."
+            f"expected at most {MAX_PLAN_TEXT} letters of emotions but got {len(text)} (emotion). Write "
+            "fewer changes."
         )
     text = text.strip()
     if text.lower() == AUTO:

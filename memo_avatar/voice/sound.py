@@ -16,11 +16,10 @@ import torch
 from av import AudioFrame, AudioResampler
 from torch import Tensor
 
+from ..files.limits import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from ..timing import MAX_SECONDS, SAMPLE_RATE
 
 MIN_SECONDS = 0.1
-MIN_RATE, MAX_RATE = 1_000, 768_000  # samples per second
-MAX_CHANNELS = 16
 MAX_MISFIT = 0.5  # seconds by which vocals may be shorter or longer than their recording
 SILENCE_PEAK = 1e-3  # -60 dB of full scale
 
