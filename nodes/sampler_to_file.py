@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import InputImpl, io, ui
 
-from ..memo_avatar.files.disk import make_part, remove
+from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
-from ..memo_avatar.video.segments import join_segments
-from ..memo_avatar.video.streams import Sound
 from .boundary.checks import checked
 from .host.cached_sampling import start_video
 from .host.job import VideoJob, job_key
 from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
-from .host.schema import schema
-from .host.sockets import MemoReport
-from .host.unfinished import WORK_FOLDER, Unfinished, finish_segments
+from .host.schema import schema, show_text
+from .host.sockets import EncodedVoice, MemoNets, MemoReport
+from .host.unfinished import keep_so_far, make_clips, open_work, sound_of
 from .host.video_inputs import (
     fps_input,
     guidance_of,
@@ -87,31 +83,45 @@ class SamplerToFileNode(io.ComfyNode):
     @checked
     def execute(
         cls,
+        model: Any,
+        memo: MemoNets,
+        portrait: Portrait,
+        voice: EncodedVoice,
+        vae: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
         filename_prefix: str,
         fps: str = str(FPS),
         paste_back: bool = False,
         feather: float = DEFAULT_FEATHER,
         match_colour: bool = True,
-        **inputs: Any,
     ) -> io.NodeOutput:
         started = time.perf_counter()
-        cfg = guidance_of(inputs["cfg"], inputs["memo"])
-        model, video = start_video(inputs["model"], cfg)
-        job = VideoJob(**{**inputs, "model": model, "cfg": cfg})
-        paster = make_paster(job.portrait, feather, match_colour) if paste_back else None
+        cfg = guidance_of(cfg, memo)
+        model, video = start_video(model, cfg)
+        job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
+        paster = make_paster(portrait, feather, match_colour) if paste_back else None
         delivery = make_delivery(job, fps, paster)
         size = delivery.size(*reversed(job.size))
         name = OutputName.of(fill_in(filename_prefix, cls), size)
         name.try_out(delivery.total, size)
-        work = Unfinished(
-            Path(folder_paths.get_output_directory()) / WORK_FOLDER / job_key(job, delivery, cls)
-        )
-        segments = finish_segments(job, video, work, delivery)
-        sound = Sound.of_waveform(job.voice.waveform[0], job.voice.sample_rate)
-        part = make_part(work.folder)
-        frames = join_segments(segments, part, sound, delivery.fps, tags=tags_of(cls))
-        path = name.take(part)
-        remove(work.folder)
-        report = make_report(video, time.perf_counter() - started, frames)
+        with open_work(job_key(job, delivery, cls)) as work:
+            try:
+                kept = make_clips(job, video, work, delivery)
+            except BaseException:
+                if told := keep_so_far(job, work, delivery, tags_of(cls)):
+                    show_text(cls, told)
+                raise
+            part = work.new_part(name.folder)
+            frames = work.join(part, sound_of(job), delivery, tags=tags_of(cls), whole=True)
+            path = name.take(part)
+            work.remove()
+        old = delivery.count(kept * job.settings.frames_per_clip)
+        report = make_report(video, time.perf_counter() - started, frames, old)
+        if kept:
+            show_text(cls, report.first_line)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, name.subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)

@@ -112,12 +112,19 @@ def reopen(path: Path) -> BinaryIO:
     with suppress(FileNotFoundError):
         if not path.is_symlink():
             descriptor = os.open(path, os.O_RDWR | _PLAIN)
-            found = os.fstat(descriptor)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == _OUR_ID:
+            if _is_ours(os.fstat(descriptor)):
                 return os.fdopen(descriptor, "r+b")
             os.close(descriptor)
         path.unlink()
     return os.fdopen(os.open(path, os.O_RDWR | _NEW | _PLAIN, 0o666), "r+b")
+
+
+def is_own(path: Path) -> bool:
+    """Whether it is a file as we make them: no link, no second name, no other user's."""
+    try:
+        return _is_ours(path.lstat())
+    except OSError:
+        return False
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -252,6 +259,10 @@ def alternatives(path: Path) -> Iterator[Path]:
 
 def _shortened(name: str, nbytes: int) -> str:
     return name.encode("utf-8", "ignore")[:nbytes].decode("utf-8", "ignore")
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == _OUR_ID
 
 
 def _same_file(path: Path, other: Path) -> bool:

@@ -46,6 +46,10 @@ class Delivery:
         """Width and height of the delivered frames, where the generated ones are width × height."""
         return (width, height) if self.paster is None else self.paster.size
 
+    def count(self, stop: int) -> int:
+        """Delivered frames of the first ``stop`` generated ones."""
+        return self.total if stop >= self.generated else delivered_count(stop, self.fps)
+
     def indices(self, start: int, count: int) -> list[int]:
         """Which of the generated frames start to start + count each delivered one shows, counted from 0."""
         stop = start + count

@@ -17,7 +17,7 @@ from torch import Tensor
 from .paste import Paster
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
-_PIECE = 2**24  # bytes; of a tensor larger than this, the checksums of its pieces stand for them
+_SMALL, _PIECE = 2**20, 2**24  # bytes; of a tensor that is not small, checksums stand for its pieces
 
 
 def key_of(value: Any, see: Callable[[Any], Any] = lambda value: value) -> str:
@@ -64,7 +64,7 @@ def _pieces(tensor: Tensor) -> Iterator[bytes]:
     """What stands for a tensor's bytes, a part of it in memory at a time."""
     rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
     row_bytes = rows[:1].numel() * rows.element_size()
-    parts = rows.split(max(1, _PIECE // max(1, row_bytes)))
-    for part in parts:
+    is_small = row_bytes * len(rows) <= _SMALL
+    for part in rows.split(max(1, _PIECE // max(1, row_bytes))):
         data = part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        yield data if len(parts) == 1 else zlib.crc32(data).to_bytes(4, "little")
+        yield data if is_small else zlib.crc32(data).to_bytes(4, "little")

@@ -63,16 +63,30 @@ class EncodedVoice:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What a sampling run did. ``calibration`` is what a calibrating run learned."""
+    """What a sampling run did in its ``seconds``. ``calibration`` is what a calibrating run learned.
+
+    ``kept`` of the video's ``frames`` were made by an earlier run that was stopped.
+    """
 
     cache: CacheReport
     seconds: float
     frames: int
     calibration: Calibration | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+    kept: int = 0
+
+    @property
+    def first_line(self) -> str:
+        """How many frames, and what they took."""
+        made = self.frames - self.kept
+        pace = f"{self.seconds:.1f} s ({self.seconds / max(1, made):.3f} s per frame)"
+        if not self.kept:
+            return f"{made} frames in {pace}."
+        return f"{self.frames} frames: {self.kept} from an earlier run, {made} made in {pace}."
 
     def text(self, details: bool = False) -> str:
         """For people; with ``details``, a line for every evaluation."""
-        pace = self.seconds / max(1, self.frames)
-        first = f"{self.frames} frames in {self.seconds:.1f} s ({pace:.3f} s per frame)."
-        return "\n".join([first, self.cache.to_text(details), *self.notes])
+        lines = [self.first_line, self.cache.to_text(details), *self.notes]
+        if self.kept and self.frames > self.kept:
+            lines.insert(1, f"What follows is about the {self.frames - self.kept} that were made now.")
+        return "\n".join(lines)

@@ -116,14 +116,14 @@ def make_delivery(job: VideoJob, fps: str, paster: Paster | None = None) -> Deli
     )
 
 
-def make_report(video: CachedVideo | None, seconds: float, frames: int) -> VideoReport:
-    """What was computed and what it took."""
+def make_report(video: CachedVideo | None, seconds: float, frames: int, kept: int = 0) -> VideoReport:
+    """What was computed and what it took; ``kept`` frames were there before."""
     if video is None:
-        return VideoReport(CacheReport(StepCacheConfig()), seconds, frames)
+        return VideoReport(CacheReport(StepCacheConfig()), seconds, frames, kept=kept)
     calibration, notes = None, ()
     if video.cache.config.calibrate:
         calibration, notes = _calibration(video.cache)
-    return VideoReport(video.cache.report, seconds, frames, calibration, notes)
+    return VideoReport(video.cache.report, seconds, frames, calibration, notes, kept)
 
 
 def _calibration(cache: StepCache) -> tuple[Any, tuple[str, ...]]:

@@ -3,6 +3,7 @@ nodes."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -113,14 +114,24 @@ def test_the_file_holds_the_frames(inside: dict[str, Any]) -> None:
 
 
 def test_stopped_and_queued_again_the_file_is_that_of_an_uninterrupted_run(inside: dict[str, Any]) -> None:
-    assert value(inside, "stopped_and_continued") == {
+    found = value(inside, "stopped_and_continued")
+    assert found == {
         "interrupted": True,
         "frames so far": 32,
         "continued after clip": 1,
         "loaded memory gone": True,
         "learned": True,
         "same file": True,
+        "told": [
+            "Stopped after 2 of 3 clips. Run continues; so far: memo_unfinished/stopped/so_far.mp4",
+            found["told"][1],
+        ],
+        "report": [found["told"][1], "What follows is about the 16 that were made now."],
+        "nothing left": True,
     }
+    assert re.fullmatch(
+        r"48 frames: 32 from an earlier run, 16 made in [\d.]+ s \([\d.]+ s per frame\)\.", found["told"][1]
+    )
 
 
 def test_whatever_moment_it_is_killed_at_the_file_is_the_same(inside: dict[str, Any]) -> None:

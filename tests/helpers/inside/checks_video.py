@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import os
 import shutil
 import signal
@@ -44,43 +45,68 @@ def stopped_and_continued(world: World) -> dict[str, Any]:
     """Cancelled in the last clip: the finished clips are a video; queued again, the file is the whole one."""
     import comfy.model_management as management
 
-    stream, progress = world.module("nodes.host.unfinished"), world.module("nodes.host.video").Progress
-    job = long_job(world)
-    whole = whole_file(world)
-    work = unfinished(world, "stopped")
-    interrupted = False
-    with replaced(progress, "on_step", stopping_at(progress.on_step, 1, clip=CLIPS - 1)):
+    progress, job, whole = world.module("nodes.host.video").Progress, long_job(world), whole_file(world)
+    interrupted, told = False, list[str]()
+    with (
+        replaced(progress, "on_step", stopping_at(progress.on_step, 1, clip=CLIPS - 1)),
+        texts_on_nodes(world, told),
+    ):
         try:
             make_file(world, job, "stopped")
         except management.InterruptProcessingException:
             interrupted = True
-    so_far = read_video(work.folder / stream.SO_FAR)
-    state, carried = work.load()
-    with loaded_memory(world) as alive:
-        again = make_file(world, job, "stopped")
+    so_far = read_video(work_folder(world, "stopped") / "so_far.mp4")
+    state = saved_state(world, "stopped")
+    reports: list[Any] = []
+    with loaded_memory(world) as alive, texts_on_nodes(world, told):
+        again = make_file(world, job, "stopped", reports)
     return {
         "interrupted": interrupted,
         "frames so far": len(so_far),
-        "continued after clip": state.clip_index,
-        "learned": bool(carried and carried["calibration"]),
+        "continued after clip": state["clip"],
+        "learned": state["learned"],
         "loaded memory gone": bool(alive) and not any(alive),
         "same file": again.read_bytes() == whole.read_bytes(),
+        "told": told,
+        "report": reports[0].text().splitlines()[:2],
+        "nothing left": not work_folder(world, "stopped").parent.exists(),
+    }
+
+
+@contextmanager
+def texts_on_nodes(world: World, told: list[str]) -> Iterator[None]:
+    """What the node that writes files shows on itself."""
+    node = world.module("nodes.sampler_to_file")
+    with replaced(node, "show_text", lambda _node, text: told.append(text)):
+        yield
+
+
+def saved_state(world: World, name: str) -> dict[str, Any]:
+    """After which clip a video would go on, and whether with what its cache has learned."""
+    unfinished, notes = world.module("memo_avatar.video.unfinished"), {}
+    delivery = world.module("nodes.host.video_inputs").make_delivery(long_job(world), "30")
+    with unfinished.Unfinished.open(work_folder(world, name).parent, name) as work:
+        state = work.load(delivery, notes.update)
+    carried = json.loads(notes.get("cache", "{}"))
+    return {
+        "clip": None if state is None else state.clip_index,
+        "learned": carried.get("calibration") is not None,
     }
 
 
 @contextmanager
 def loaded_memory(world: World) -> Iterator[list[bool]]:
     """Whether the memory that a continued video loads is still there, at every step and for every tensor."""
-    unfinished_video = world.module("nodes.host.unfinished").Unfinished
+    unfinished_video = world.module("memo_avatar.video.unfinished").Unfinished
     progress = world.module("nodes.host.video").Progress
     load, on_step = unfinished_video.load, progress.on_step
     tensors: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
-    def loading(self: Any) -> Any:
-        state, learned = load(self)
+    def loading(self: Any, *arguments: Any) -> Any:
+        state = load(self, *arguments)
         tensors.extend(weakref.ref(tensor) for tensor in state.memory.tensors().values())
-        return state, learned
+        return state
 
     def watching(self: Any, clip_index: int) -> Any:
         inner = on_step(self, clip_index)
@@ -97,26 +123,26 @@ def loaded_memory(world: World) -> Iterator[list[bool]]:
 
 def killed_at_any_moment(world: World) -> dict[str, Any]:
     """What lies on the disk around every write, with half-written files beside it, leads to the same file."""
-    stream = world.module("nodes.host.unfinished")
-    whole, job = whole_file(world), long_job(world)
-    moments: list[str] = []
+    unfinished = world.module("memo_avatar.video.unfinished")
+    whole, job, folder = whole_file(world), long_job(world), work_folder(world, "watched")
+    moments: list[Path] = []
 
     def keep() -> None:
-        moments.append(f"moment {len(moments)}")
-        kept = unfinished(world, moments[-1]).folder
-        shutil.copytree(unfinished(world, "watched").folder, kept)
-        (kept / "clip_000001.part").write_bytes(b"half")
-        (kept / ".state.safetensors.1.partial").write_bytes(b"half")
+        moments.append(world.user / "moments" / str(len(moments)))
+        shutil.copytree(folder, moments[-1])
+        (moments[-1] / ".1234.part").write_bytes(b"half")
 
     with ExitStack() as stack:
-        stack.enter_context(replaced(stream, "SAVE_SHARE", 1e9))  # after every clip
-        stack.enter_context(replaced(stream, "write_segment", around(stream.write_segment, keep)))
-        save = around(stream.Unfinished.save, keep, before=False)
-        stack.enter_context(replaced(stream.Unfinished, "save", save))
+        stack.enter_context(replaced(unfinished, "SAVE_SHARE", 1e9))  # after every clip
+        stack.enter_context(replaced(unfinished, "write_segment", around(unfinished.write_segment, keep)))
+        save = around(unfinished.Unfinished._save, keep, before=False)
+        stack.enter_context(replaced(unfinished.Unfinished, "_save", save))
         make_file(world, job, "watched")
-    continued = [unfinished(world, moment).load()[0] for moment in moments]
-    same = [make_file(world, job, moment).read_bytes() == whole.read_bytes() for moment in moments]
-    after = [None if state is None else state.clip_index for state in continued]
+    after, same = [], []
+    for moment in moments:
+        shutil.copytree(moment, folder)
+        after.append(saved_state(world, "watched")["clip"])
+        same.append(make_file(world, job, "watched").read_bytes() == whole.read_bytes())
     return {"continued after": after, "same file": same}
 
 
@@ -125,8 +151,8 @@ def killed_process(world: World) -> dict[str, Any]:
     if not hasattr(os, "fork"):
         return {"skipped": "this system has no fork"}
     whole, job = whole_file(world), long_job(world)
-    stream = world.module("nodes.host.unfinished")
-    work = unfinished(world, "killed")
+    unfinished = world.module("memo_avatar.video.unfinished")
+    folder = work_folder(world, "killed")
     child = os.fork()
     if child == 0:
         try:
@@ -134,17 +160,17 @@ def killed_process(world: World) -> dict[str, Any]:
         finally:
             os._exit(0)
     deadline = time.monotonic() + 300
-    while not (work.folder / "state.safetensors").exists() and time.monotonic() < deadline:
+    while not (folder / "state.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    state, _ = work.load()
+    state = saved_state(world, "killed")
     made = []
-    with replaced(stream, "write_segment", around(stream.write_segment, lambda: made.append(1))):
+    with replaced(unfinished, "write_segment", around(unfinished.write_segment, lambda: made.append(1))):
         again = make_file(world, job, "killed")
     return {
         "killed": os.WIFSIGNALED(status),
-        "continued after clip": state.clip_index,
+        "continued after clip": state["clip"],
         "clips made again": len(made) // 2,
         "same file": again.read_bytes() == whole.read_bytes(),
     }
@@ -153,7 +179,7 @@ def killed_process(world: World) -> dict[str, Any]:
 def memory_over_length(world: World) -> dict[str, Any]:
     """Bytes of all tensors after every clip of a long video to a file; the memories of the past that exist
     while a clip is sampled."""
-    stream, video = world.module("nodes.host.unfinished"), world.module("nodes.host.video")
+    stream, video = world.module("memo_avatar.video.unfinished"), world.module("nodes.host.video")
     kind, seen, memories = world.module("memo_avatar.model.context").MemoryState, [], []
     job = world.longer(6, steps=1)
 
@@ -416,18 +442,19 @@ def whole_file(world: World) -> Path:
     return found[0] if found else make_file(world, long_job(world), "whole")
 
 
-def make_file(world: World, job: Any, name: str) -> Path:
+def make_file(world: World, job: Any, name: str, reports: list[Any] | None = None) -> Path:
     """What the node makes, with a work folder of our name."""
     stream = world.module("nodes.sampler_to_file")
     with replaced(stream, "job_key", lambda *_arguments: name):
-        prefix = f"video/{name}"
-        return Path(world.nodes.SamplerToFileNode.execute(filename_prefix=prefix, **vars(job)).args[1])
+        made = world.nodes.SamplerToFileNode.execute(filename_prefix=f"video/{name}", **vars(job)).args
+    if reports is not None:
+        reports.append(made[2])
+    return Path(made[1])
 
 
-def unfinished(world: World, name: str) -> Any:
-    """What lies there of a video that was stopped."""
-    stream = world.module("nodes.host.unfinished")
-    return stream.Unfinished(world.user / "output" / stream.WORK_FOLDER / name)
+def work_folder(world: World, name: str) -> Path:
+    """Where a video lies while it is made."""
+    return world.user / "output" / "memo_unfinished" / name
 
 
 def around(

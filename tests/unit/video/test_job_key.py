@@ -73,6 +73,7 @@ def test_values_that_are_not_the_same_are_not_called_alike(one: Any, other: Any)
 def test_a_large_tensor_counts_whole_and_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.arange(1000.0).view(100, 10)
     whole = key_of(tensor)
+    monkeypatch.setattr(job_key, "_SMALL", 1000)
     monkeypatch.setattr(job_key, "_PIECE", 64)
     keys = {whole, key_of(tensor)}
     for row in (0, 50, 99):

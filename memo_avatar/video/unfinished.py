@@ -1,0 +1,331 @@
+"""A video on the disk while it is made: how it survives a stop, a crash and a full disk, and goes on.
+
+For the command and the nodes alike:
+
+    with Unfinished.open(root, key) as work:              # a folder for this video and this process alone
+        state = work.load(delivery, take_up)              # None: from the first clip on
+        clips = generate_clips(..., state=state)
+        work.fill(clips, delivery, notes)                 # whatever stops it: what is done stays
+        work.join(part, sound, delivery)                  # the clips so far, or all of them
+        place_new(part, names)
+        work.remove()
+
+``key`` names all that the video depends on (`job_key.key_of`). The folder holds a file per clip and the state
+after one of them, whose header has the checksums of the state itself and of every clip before it: what does
+not match is not believed, and the video is made anew, with a line in the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..clips.values import Clip, ClipState
+from ..files.disk import DiskError, is_own, make_folder, make_part, open_regular, remove, replacing
+from ..files.foreign import CheckpointError
+from ..files.header import read_header
+from ..files.lock import hold
+from ..voice.sound import MediaError
+from .delivery import Delivery
+from .job_key import key_of
+from .paste import ColourMatch
+from .segments import join_segments, write_segment
+from .streams import Sound
+
+SAVE_SHARE = 0.1
+"""A clip's state is saved when that costs at most this share of the time: after every clip where it is small,
+every minute or so where it is gigabytes (MEMO at 512x512). No more than that is lost to a crash."""
+
+SO_FAR = "so_far.mp4"
+"""What a stop leaves to look at, in the folder."""
+
+_STATE, _LOCK = "state.safetensors", "lock"
+_FORMAT = "1"  # of the state; another version's is not continued
+_FOLDER = re.compile(r"[0-9a-f]{16}(-\d+)?")
+_CHUNK = 2**20
+_OPEN_FILES_STAY = os.name == "nt"
+
+logger = logging.getLogger(__name__)
+
+Notes = Mapping[str, str]
+"""Texts of the caller that belong to a state, such as what a cache has learned until then."""
+
+
+class _UnusableError(Exception):
+    """What an earlier run left is not what it wrote. The text says what."""
+
+
+class Unfinished:
+    """The folder of a video that is being made, held by this process."""
+
+    def __init__(self, folder: Path, key: str, lock: BinaryIO) -> None:
+        self.folder, self.key, self._lock = folder, key, lock
+        self._checksums: list[str] = []
+        self._unsaved: tuple[ClipState, Delivery, Callable[[], Notes]] | None = None
+
+    @classmethod
+    def open(cls, root: Path, key: str) -> Unfinished:
+        """The folder of the video in ``root``: that of an earlier run, unless another process has it.
+
+        Raises:
+            DiskError: no folder can be made there.
+        """
+        try:
+            left = sorted(path for path in root.glob(f"{key}*") if _FOLDER.fullmatch(path.name))
+            fresh = (root / (f"{key}-{number}" if number > 1 else key) for number in count(1))
+            for folder in chain(left, fresh):
+                lock = _hold_folder(folder)
+                if lock is not None:
+                    for part in folder.glob(".*.part"):  # a killed process's
+                        remove(part)
+                    return cls(folder, key, lock)
+        except OSError as error:
+            raise DiskError(
+                f"expected a folder for the unfinished video but got: {error.strerror or error} ({root}). "
+                "Choose an output folder that you may write to."
+            ) from error
+        raise AssertionError("there is always another number")
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def done(self) -> int:
+        """Clips that are there."""
+        return len(self._checksums)
+
+    def load(self, delivery: Delivery, take_up: Callable[[Notes], object] = dict) -> ClipState | None:
+        """The state to go on from, or None. ``take_up`` gets the notes that were saved with it and may refuse
+        them. Pasted frames keep the colours that the first one had found.
+        """
+        if not os.path.lexists(self.folder / _STATE):
+            return None
+        try:
+            state, notes = self._read(delivery)
+            take_up(notes)
+            return state
+        except (_UnusableError, CheckpointError, SafetensorError, OSError, LookupError, ValueError) as error:
+            logger.warning("The unfinished video %s is made anew: %s", self.folder.name, error)
+            self._checksums = []
+            return None
+
+    def fill(self, clips: Iterable[Clip], delivery: Delivery, notes: Callable[[], Notes] = dict) -> None:
+        """A file of every clip, and now and then the state after it. What ``clips`` raises, a cancel or an
+        error, goes through; `close` saves the last state then.
+        """
+        due = 0.0
+        for clip in clips:
+            path = _free(self._segment(clip.index))
+            write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps)
+            self._checksums[clip.index :] = [_checksum(path)]
+            self._unsaved = on_cpu(clip.state), delivery, notes
+            del clip  # its state would stay on the device
+            if (started := time.monotonic()) >= due:
+                self._save()
+                finished = time.monotonic()
+                due = finished + (finished - started) / SAVE_SHARE
+
+    def join(
+        self,
+        part: Path,
+        sound: Sound | None,
+        delivery: Delivery,
+        *,
+        kind: str = "mp4",
+        tags: Mapping[str, str] | None = None,
+        whole: bool = False,
+    ) -> int:
+        """The clips that are there, and the sound as long as they are, in one file; the number of pictures.
+
+        Args:
+            whole: whether these have to be all clips of the video.
+
+        Raises:
+            MediaError: the file does not hold what was written, or not all that was to be.
+            DiskError: there is no room for it.
+        """
+        segments = [self._segment(index) for index in range(self.done)]
+        if any(_checksum(path) != known for path, known in zip(segments, self._checksums, strict=True)):
+            raise MediaError(
+                f"expected the clips that were written but got other files ({self.folder.name}). "
+                "Run again: they are made anew."
+            )
+        try:
+            pictures = join_segments(segments, part, sound, delivery.fps, kind=kind, tags=tags)
+        except (av.FFmpegError, OSError) as error:
+            raise DiskError(
+                f"expected room for the video but got {error.strerror or error} ({part.parent}). "
+                f"The {self.done} finished clips are kept: free some room, then run again to go on."
+            ) from error
+        if whole and pictures != delivery.total:
+            raise MediaError(
+                f"expected {delivery.total} pictures but got {pictures} from the clips ({self.folder.name}). "
+                "Remove that folder, and run again."
+            )
+        return pictures
+
+    def new_part(self, target: Path) -> Path:
+        """A file for what will be moved to the folder ``target``: where a later run would find and remove it,
+        if moving is a rename from here.
+        """
+        is_near = self.folder.stat().st_dev == target.stat().st_dev
+        return make_part(self.folder if is_near else target)
+
+    def close(self) -> None:
+        """Let go of the folder; what is in it stays for the next run."""
+        if self._unsaved is not None:
+            self._save()
+        if [path.name for path in self.folder.glob("*")] == [_LOCK]:
+            self.remove()
+        self._lock.close()
+
+    def remove(self) -> None:
+        """The video is finished: nothing of this stays, as far as other programs let go of it."""
+        self._unsaved = None
+        _remove_folder(self.folder, self._lock)
+        with suppress(OSError):  # other videos are in it
+            self.folder.parent.rmdir()
+
+    def _segment(self, index: int) -> Path:
+        return self.folder / f"clip_{index:06d}.mp4"
+
+    def _save(self) -> None:
+        """Replace the saved state in one step. If that fails, the one before stays, and the video goes on."""
+        assert self._unsaved is not None
+        state, delivery, notes = self._unsaved
+        tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
+        metadata = {**notes(), "format": _FORMAT, "key": self.key}
+        metadata["clips"] = " ".join(self._checksums[: state.clip_index + 1])
+        if delivery.paster is not None and delivery.paster.colour is not None:
+            metadata["colour"] = json.dumps(asdict(delivery.paster.colour))
+        metadata["checksum"] = key_of((tensors, metadata))
+        try:
+            with replacing(_free(self.folder / _STATE)) as part:
+                save_file(tensors, part, metadata=metadata)
+        except (DiskError, SafetensorError, OSError) as error:
+            logger.warning("The state after clip %d could not be saved: %s.", state.clip_index + 1, error)
+        else:
+            self._unsaved = None
+
+    def _read(self, delivery: Delivery) -> tuple[ClipState, Notes]:
+        tensors, metadata = _read_state(self.folder / _STATE)
+        checksum = metadata.pop("checksum", None)
+        if (metadata.get("format"), metadata.get("key")) != (_FORMAT, self.key):
+            raise _UnusableError("its state is another video's")
+        if key_of((tensors, metadata)) != checksum:
+            raise _UnusableError("its state is damaged")
+        self._checksums = metadata.pop("clips").split()
+        for index, known in enumerate(self._checksums):
+            if _checksum(self._segment(index)) != known:
+                raise _UnusableError(f"clip {index + 1} is not what was written")
+        if "colour" in metadata and delivery.paster is not None:
+            delivery.paster.colour = ColourMatch(**json.loads(metadata.pop("colour")))
+        return ClipState.from_tensors(tensors), metadata
+
+
+@dataclass(frozen=True)
+class Left:
+    """A video that was not finished: its folder, clips, size, and how long ago it was worked at."""
+
+    folder: Path
+    clips: int
+    nbytes: int
+    seconds: float
+
+    def remove(self) -> bool:
+        """Remove it, unless a process works at it now."""
+        lock = _hold_folder(self.folder)
+        if lock is None:
+            return False
+        _remove_folder(self.folder, lock)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
+        return not self.folder.exists()
+
+
+def unfinished_videos(root: Path) -> list[Left]:
+    """All that lie in ``root``, the oldest first."""
+    now, found = time.time(), list[Left]()
+    for folder in root.glob("*"):
+        if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            files = [path.lstat() for path in folder.iterdir() if path.name != _LOCK]
+            newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
+            clips = sum(1 for _ in folder.glob("clip_*.mp4"))
+            found.append(Left(folder, clips, sum(file.st_size for file in files), now - newest))
+    return sorted(found, key=lambda left: -left.seconds)
+
+
+def on_cpu(state: ClipState) -> ClipState:
+    """The same, not on the device."""
+    return ClipState.from_tensors({name: tensor.cpu() for name, tensor in state.tensors().items()})
+
+
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not is_own(path):
+        raise _UnusableError("its state is a link or another user's")
+    metadata = dict(read_header(path).metadata)
+    with safe_open(str(path), framework="pt") as stored:
+        # Copies: Windows replaces no file that is mapped into memory.
+        return {name: stored.get_tensor(name).clone() for name in stored.keys()}, metadata  # noqa: SIM118
+
+
+def _free(path: Path) -> Path:
+    """The same, without a folder in its place: a file is replaced and a link too, but no folder."""
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
+    return path
+
+
+def _checksum(path: Path) -> str:
+    """Of a file as we make them; empty for anything else."""
+    if not is_own(path):
+        return ""
+    digest = hashlib.sha256()
+    with open_regular(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _hold_folder(folder: Path) -> BinaryIO | None:
+    """Its lock, once it is ours; None where another process has it, or something else has its name."""
+    while True:
+        try:
+            return hold(make_folder(folder) / _LOCK)
+        except FileNotFoundError:
+            continue  # another process has just finished its video
+        except FileExistsError:
+            return None
+
+
+def _remove_folder(folder: Path, lock: BinaryIO) -> None:
+    """Remove a folder that is held, its lock last: elsewhere than on Windows, where nobody else can take it
+    away, before it is let go.
+    """
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            remove(path)
+    if _OPEN_FILES_STAY:
+        lock.close()
+    remove(folder / _LOCK)
+    lock.close()
+    with suppress(OSError):  # what could not be removed is still in it
+        folder.rmdir()
