@@ -175,7 +175,6 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def _deep_grey_to_rgb(image: Image.Image, where: str) -> Image.Image:
     """16-bit integer or floating-point grey -> 8-bit RGB. Floats may run 0..1 or 0..255."""
-    import numpy as np
 
     grey = np.asarray(image, dtype=np.float32)
     if not np.isfinite(grey).all():

@@ -54,7 +54,7 @@ WINGS: dict[str, tuple[set[str], set[str]]] = {
     "voice": ({"files"}, {"safetensors", "numpy", "av", "onnxruntime"}),
     "clips": ({"model"}, set()),
     "checkpoint": ({"files", "model", "voice"}, {"safetensors"}),
-    "video": ({"clips", "files", "portrait", "voice"}, {"safetensors", "numpy", "av", "PIL"}),
+    "video": ({"clips", "files", "voice"}, {"safetensors", "numpy", "av", "PIL"}),
 }
 
 
