@@ -6,7 +6,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
-const VIEW = { width: 1920, height: 1080 };
+const VIEW = { width: 1366, height: 768 }; // a common laptop: what can be read here can be read anywhere
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const { chromium } = createRequire(`${job.modules}/package.json`)("playwright-core");
@@ -29,8 +29,6 @@ async function main() {
   await context.route("**/*", onlyThisMachine);
   await setting(context, "Comfy.TutorialCompleted", true);
   await setting(context, "Comfy.Workflow.Persist", false); // a new page starts empty, not with the last session
-  await setting(context, "Comfy.Minimap.Visible", false); // it covers a corner of the screenshots
-  await setting(context, "LiteGraph.Canvas.MinFontSizeForLOD", 0); // text in them at any zoom
   for (const [name, value] of Object.entries(job.settings)) await setting(context, name, value);
   const page = await context.newPage();
   page.on("pageerror", (error) => report.pageErrors.push(String(error)));
@@ -110,6 +108,10 @@ async function openChangeAndSave(page, name) {
   const found = { opened: await describe(page), alerts: await alerts(page) };
   await closeDialogs(page);
   await screenshot(page, name);
+  found.view = await page.evaluate(() => ({
+    scale: window.app.canvas.ds.scale,
+    least: window.app.ui.settings.getSettingValue("LiteGraph.Canvas.MinFontSizeForLOD") ?? 8,
+  }));
   found.changed = await changeEveryWidget(page);
   found.saved = await saveByKeyboard(page, `saved ${name}`);
   return found;

@@ -125,7 +125,8 @@ def test_every_node_has_a_help_page(language: str, english: Locale, server: Comf
         )
         assert served.read().decode() == page
         wanted = [*info["inputs"], *(output["name"] for output in info["outputs"].values())]
-        assert [word for word in wanted if f"| `{word}` |" not in page] == [], name
+        assert [word for word in wanted if f"- **`{word}`**" not in page] == [], name
+        assert "|---" not in page, f"{name}: a table is wider than the panel of 282 px"
 
 
 def test_every_help_page_is_about_a_node(english: Locale) -> None:
