@@ -1,5 +1,7 @@
 """What every test shares: the import path, and which suites can run on this machine."""
 
+from __future__ import annotations  # pytest 8.0 does not name all of its types
+
 import os
 import sys
 from collections import Counter
