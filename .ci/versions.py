@@ -2,9 +2,10 @@
 
     python .ci/versions.py oldest|newest|comfyui PYTHON...
 
-`oldest` pins every lower bound, `newest` takes the newest that pip finds, `comfyui` pins PyAV and safetensors
-to the lower bounds of ComfyUI 0.8.0. Each PYTHON gets an environment in out/versions/, which a second run
-updates. Prints a row of the table in docs/platforms.md for each; exits 1 where something failed.
+`oldest` pins every lower bound (those of ComfyUI 0.8.0, too); `newest` takes the newest that pip finds;
+`comfyui` takes that, but PyAV and safetensors as ComfyUI 0.33.0 has them at least. Each PYTHON gets an
+environment in out/versions/, which a second run updates. Prints a row of the table in docs/platforms.md for
+each; exits 1 where something failed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ sys.path.append(str(ROOT))
 from standalone.setup_command import TORCH, python_in  # noqa: E402
 
 SHOWN = ("torch", "diffusers", "safetensors", "numpy", "av", "pillow", "transformers")
-OLDEST_COMFYUI = ("av==14.2.0", "safetensors==0.4.2")  # its requirements.txt
+COMFYUI = ("av==16.0.0", "safetensors==0.4.2")  # of the requirements.txt of 0.33.0
 VERSIONS = """
 import json, sys
 from importlib.metadata import version
@@ -46,7 +47,7 @@ def lower_bounds() -> list[str]:
 
 def constraints(versions: str) -> list[str]:
     """What pip is held to."""
-    return {"oldest": lower_bounds(), "newest": [], "comfyui": list(OLDEST_COMFYUI)}[versions]
+    return {"oldest": lower_bounds(), "newest": [], "comfyui": list(COMFYUI)}[versions]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -60,7 +61,7 @@ def make_environment(versions: str, python: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     held = folder / "constraints.txt"
     held.write_text("\n".join(constraints(versions)) + "\n", encoding="utf-8")
-    torch = "torch" if versions == "newest" else TORCH
+    torch = TORCH if versions == "oldest" else "torch"
     options = ["--tests", "--folder", folder / "venv", "--constraints", held, "--torch", torch]
     done = run(python, "teacache_memo.py", "setup", *options)
     if done.returncode:
@@ -77,7 +78,19 @@ def installed(python: Path) -> str:
 
 def unit_tests(python: Path, folder: Path) -> tuple[bool, str]:
     """Whether they passed, and pytest's last line."""
-    done = run(python, "-m", "pytest", "tests/unit", "-q", "-p", "no:cacheprovider")
+    done = run(
+        python,
+        "-m",
+        "pytest",
+        "tests/unit",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "auto",
+        "--dist",
+        "loadgroup",
+    )
     (folder / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was printed"]
     return done.returncode == 0, re.sub(r" in [\d.]+s.*", "", lines[-1])

@@ -44,9 +44,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if COMFYUI is None and collection_path in HOST_SUITES else None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where pytest-xdist runs several processes, what shares fixtures stays in one (a suite, a file)."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (pytest-xdist) one runs what shares fixtures: a suite in ComfyUI, or a file."""
+    for item in items:
         suite = next((folder for folder in HOST_SUITES if folder in item.path.parents), item.path)
         item.add_marker(pytest.mark.xdist_group(suite.name))
 
