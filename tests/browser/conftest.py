@@ -105,6 +105,7 @@ def shown(
             pytest.skip(f"no ComfyUI {OLDEST} found (set COMFYUI_PATH_OLD to a checkout)")
         arguments = ["--front-end-root", str(install_frontend(folder))]
     user = make_user_folder(tmp_path_factory.mktemp("browser"))
+    shutil.copyfile(user / "input" / "portrait.png", user / "input" / "example.png")  # every ComfyUI has one
     with ComfyServer(folder, user, *arguments, python=python) as server:
         return browser.use(server, SCREENSHOTS / request.param, settings) | {"user": user}
 

@@ -55,7 +55,11 @@ def test_every_value_survives_a_save_and_reload(path: Path, shown: Shown) -> Non
 
 
 def widgets(nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    return {f"{node['id']} {node['type']}": node["widgets"] for node in nodes}
+    """Without the address that Load Audio's player makes up anew."""
+    return {
+        f"{node['id']} {node['type']}": {k: v for k, v in node["widgets"].items() if k != "audioUI"}
+        for node in nodes
+    }
 
 
 @every_workflow
