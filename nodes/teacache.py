@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..memo_avatar.files.disk import alternatives, portable_name, write_new
 from ..memo_avatar.files.json_file import read_json
-from ..teacache_core import CacheSettings, Calibration, CalibrationError, StepCacheConfig
+from ..teacache_core import PRESETS, CacheSettings, Calibration, CalibrationError, StepCacheConfig
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import checked
 from .host.cached_sampling import attach
@@ -19,6 +19,7 @@ from .host.sockets import MemoReport, VideoReport
 
 AUTOMATIC = "automatic"
 SPEEDUP, THRESHOLD, CALIBRATE = "target speed-up", "threshold", "calibrate"
+NAMED = {f"{name} {speedup:g}x": speedup for name, speedup in PRESETS.items()}
 
 
 class TeaCacheNode(io.ComfyNode):
@@ -30,18 +31,16 @@ class TeaCacheNode(io.ComfyNode):
             "MEMO_TeaCache",
             "TeaCache for MEMO",
             "Computes some of the sampler's steps and forecasts the others. Faster, nearly the same video. "
-            "Bypassed, "
-            "or at threshold 0, the model is exactly what it was.",
+            "Bypassed, or at threshold 0, the model is exactly what it was.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load MEMO."),
                 io.Combo.Input(
                     "mode",
-                    options=[SPEEDUP, THRESHOLD, CALIBRATE],
+                    options=[SPEEDUP, *NAMED, THRESHOLD, CALIBRATE],
                     default=SPEEDUP,
-                    tooltip="target speed-up: say how many times fewer steps to compute; the best ones are "
-                    "chosen. "
-                    "threshold: TeaCache's rule. calibrate: compute everything and learn, for TeaCache "
-                    "Calibrate.",
+                    tooltip="careful, fast, fastest: so many times fewer steps; the best ones are chosen. "
+                    "target speed-up: the same by number. threshold: TeaCache's rule. calibrate: compute "
+                    "everything and learn, for TeaCache Calibrate.",
                 ),
                 io.Float.Input(
                     "target_speedup",
@@ -58,8 +57,7 @@ class TeaCacheNode(io.ComfyNode):
                     max=2.0,
                     step=0.01,
                     tooltip="Change of the watched signal below which steps are skipped, in mode "
-                    "threshold. 0: off; "
-                    "0.09, 0.15 and 0.25 give about 1.5, 2 and 2.5 times fewer steps.",
+                    "threshold. 0: off; 0.09, 0.15 and 0.25 give about 1.5, 2 and 2.5 times fewer steps.",
                 ),
                 *_advanced_inputs(),
             ],
@@ -86,19 +84,22 @@ class TeaCacheNode(io.ComfyNode):
         end_percent: float = 1.0,
         max_consecutive_skips: int = 0,
         compute_last: bool = False,
+        target: str = "same",
     ) -> io.NodeOutput:
-        if (mode == SPEEDUP and target_speedup == 1) or (mode == THRESHOLD and threshold == 0):
+        speedup = target_speedup if mode == SPEEDUP else NAMED.get(mode)
+        if (speedup == 1 and target == "same") or (mode == THRESHOLD and threshold == 0):
             return io.NodeOutput(model)
         learned = _load_calibration(calibration, model) if mode != CALIBRATE else None
         config = StepCacheConfig(
             rel_l1_thresh=threshold if mode == THRESHOLD else 0.0,
-            target_speedup=target_speedup if mode == SPEEDUP else None,
+            target_speedup=speedup,
             calibrate=mode == CALIBRATE,
             start_percent=start_percent,
             end_percent=end_percent,
             max_consecutive_skips=max_consecutive_skips or None,
             compute_last=compute_last,
             on_skip=on_skip,  # pyright: ignore[reportArgumentType]
+            target=target,  # pyright: ignore[reportArgumentType]
         )
         return io.NodeOutput(attach(model, CacheSettings(config, learned)))
 
@@ -111,17 +112,15 @@ def _advanced_inputs() -> list[Any]:
             options=[AUTOMATIC, *find_calibrations()],
             default=AUTOMATIC,
             tooltip="What is known about this checkpoint. automatic: its own calibration.json, else the "
-            "video's first "
-            "clip is computed in full and teaches the rest.",
+            "video's first clip is computed in full and teaches the rest.",
             extra_dict=ADVANCED,
         ),
         io.Combo.Input(
             "on_skip",
             options=["forecast", "reuse"],
             default="forecast",
-            tooltip="What a skipped step gets. forecast: the line through the last two computed ones, "
-            "nearer to the "
-            "truth. reuse: the last one again.",
+            tooltip="What a skipped step gets. forecast: calibrated weights of all computed ones, or the "
+            "line through the last two. reuse: the last one again.",
             extra_dict=ADVANCED,
         ),
         io.Float.Input(
@@ -146,6 +145,14 @@ def _advanced_inputs() -> list[Any]:
             default=False,
             tooltip="Never skip the last step. In MEMO's schedule it hardly counts.",
             extra_dict=ADVANCED,
+        ),
+        io.Combo.Input(
+            "target",
+            options=["same", "converged"],
+            default="same",
+            optional=True,
+            tooltip="What the video should be near to. same: the one without this node. converged: the one "
+            "that many more steps would give. With sampler euler.",
         ),
     ]
 

@@ -151,7 +151,7 @@ class StepCache:
         if self._more_steps != before:
             computed = (self._plan(setting, clip_index).schedule or "").count("1")
             self.report.note(
-                f"Clip {clip_index} was {surprise:.1f} times farther from the calibration's forecasts than "
+                f"Clip {clip_index} was {surprise:.1f} times as far from the calibration's forecasts as "
                 f"expected: the clips after it compute {computed} of {setting.steps} steps."
             )
 

@@ -157,7 +157,7 @@ class Calibration:
         recordings = [
             Recording.from_json(entry, f"{where}: recordings[{index}]") for index, entry in enumerate(entries)
         ]
-        _check_recordings(recordings)
+        _check_recordings(recordings, where)
         coefficients = read_numbers(fields.get("coefficients"), f"{where}: coefficients")
         if not 1 <= len(coefficients) <= 16:
             raise refuse("1 to 16 coefficients", str(len(coefficients)), where)
@@ -211,21 +211,21 @@ class Calibration:
         return cls.from_text(text, str(path))
 
 
-def _check_recordings(recordings: Sequence[Recording]) -> None:
+def _check_recordings(recordings: Sequence[Recording], where: str = "calibration") -> None:
     if not recordings:
         raise CalibrationError(
-            "Expected at least one recording of a full run but got none (calibration). "
+            f"Expected at least one recording of a full run but got none ({where}). "
             "Let at least one clip finish while calibrating."
         )
     counts = sorted({len(recording.sigmas) for recording in recordings})
     if len(counts) > 1:
         raise CalibrationError(
-            f"Expected recordings of equally many steps but got {counts} (calibration). Calibrate with one "
+            f"Expected recordings of equally many steps but got {counts} ({where}). Calibrate with one "
             "step count."
         )
     if not all(math.isfinite(value) for recording in recordings for row in recording.gram for value in row):
         raise CalibrationError(
-            "Expected finite velocities but got NaN or infinity (calibration). Check the checkpoint and its "
+            f"Expected finite velocities but got NaN or infinity ({where}). Check the checkpoint and its "
             "dtype."
         )
 
