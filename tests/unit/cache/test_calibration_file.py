@@ -59,7 +59,7 @@ CASES = {
     "guidance of text": (put(["guidance_scale"], "3.5"), "a number but got str"),
     "a fingerprint of numbers": (put(["fingerprint"], {"layout": 3, "sample": []}), "a layout as text"),
     "another format": (put(["format"], "x"), "a calibration file"),
-    "a later version": (put(["version"], 3), "version 2 or 1) but got teacache-calibration version 3"),
+    "a later version": (put(["version"], 3), "version 2 or 1) but got 'teacache-calibration' version 3"),
 }
 
 
