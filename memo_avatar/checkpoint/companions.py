@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.config_json import CONFIG_NAME, WEIGHTS_NAME, read_config
-from ..files.foreign import CheckpointError, number, numbers, shown
+from ..files.foreign import CheckpointError, listed, number, numbers, shown
 from ..files.header import DTYPES, WeightsFile, read_header
 from ..files.json_file import read_json
 from ..files.limits import MAX_CONFIG_BYTES
@@ -131,7 +131,7 @@ def _find(folder: Path, weights: str, what: str) -> tuple[dict[str, Any], Path]:
         )
     for name in (CONFIG_NAME, weights):
         if not (folder / name).is_file():
-            first = ", ".join(sorted(shown(item.name) for item in folder.iterdir())[:_SHOWN])
+            first = listed(sorted(item.name for item in folder.iterdir()), _SHOWN)
             raise CheckpointError(
                 f"expected {name} of the {what} but got {first or 'an empty folder'} ({folder}). "
                 f"Give the folder that holds {CONFIG_NAME} and {weights}; pickles are not read."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..files.config_json import CONFIG_NAME
+from ..files.foreign import shown
 
 PARTS = ("diffusion_net", "reference_net", "image_proj", "audio_proj")
 """MEMO's nets, in the order in which they are read."""
@@ -68,7 +69,7 @@ def explain_part(name: str, keys: Keys) -> str:
     if kind:
         return f"This looks like {kind}; put MEMO's {name} in its place."
     if prefix and identify([key[len(prefix) :] for key in keys]) == f"MEMO's {name}":
-        return f"Every key begins with {prefix!r}, as some training scripts leave it; save it without."
+        return f"Every key begins with '{shown(prefix)}', as some training scripts leave it; save it without."
     return f"This is no net of MEMO; put MEMO's {name} in its place."
 
 
@@ -99,10 +100,10 @@ def _explain_unrelated_folder(path: Path, found: set[str]) -> str:
         return f"This is the {path.name} alone; give the folder above it."
     singles = sorted(name for name in found if name.endswith(".safetensors"))
     if singles:
-        return f"To load the single file {singles[0]}, give its own path."
+        return f"To load the single file {shown(singles[0])}, give its own path."
     nested = sorted(name for name in found if (path / name / PARTS[0]).is_dir())
     if nested:
-        return f"The parts are in {nested[0]}/; give that folder."
+        return f"The parts are in {shown(nested[0])}/; give that folder."
     return "Give the folder of a MEMO checkpoint."
 
 
@@ -115,5 +116,5 @@ def explain_missing_weights(folder: Path) -> str:
         return "The download has not finished; let it, or start it again."
     other = [name for name in found if name.endswith(".safetensors")]
     if other:
-        return f"There is {other[0]} instead; if it is the right file, give it the expected name."
+        return f"There is {shown(other[0])} instead; if it is the right file, give it the expected name."
     return "Download it again."

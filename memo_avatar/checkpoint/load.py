@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from ..files.foreign import CheckpointError
+from ..files.foreign import CheckpointError, listed
 from ..files.header import DTYPES
 from ..files.weights_file import read_tensors
 from ..model.config import (
@@ -146,7 +146,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 def _check_kind(name: str, part: Part) -> None:
     keys = part.tensors
     if identify(keys) != f"MEMO's {name}":
-        first = ", ".join(list(keys)[:SHOWN_KEYS]) or "none"
+        first = listed(keys, SHOWN_KEYS) or "none"
         raise CheckpointError(
             f"expected MEMO's {name} but got {len(keys)} tensors: {first} ({part.file.path}). "
             f"{explain_part(name, keys)}"
@@ -186,7 +186,7 @@ def _check_schema(name: str, part: Part, expected: Mapping[str, tuple[int, ...]]
         "of another shape": shapes,
         f"of a dtype other than {', '.join(DTYPES)}": dtypes,
     }
-    found = [f"{len(keys)} {what}: {', '.join(keys[:SHOWN_KEYS])}" for what, keys in problems.items() if keys]
+    found = [f"{len(keys)} {what}: {listed(keys, SHOWN_KEYS)}" for what, keys in problems.items() if keys]
     if found:
         raise CheckpointError(
             f"expected the {len(expected)} tensors of {name} but got {len(tensors)}, {'; '.join(found)} "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
-from .limits import MAX_SHOWN
+from .limits import MAX_LISTED, MAX_SHOWN
 
 Number = TypeVar("Number", int, float)
 
@@ -49,6 +50,11 @@ def _in_range(value: Any, name: str, low: Number, high: Number, where: object) -
             "Repair the file, or download it again."
         )
     return kind(value)
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """The first ``most`` of foreign names, as a message lists them."""
+    return ", ".join(shown(name, MAX_LISTED) for name in islice(names, most))
 
 
 def shown(value: Any, longest: int = MAX_SHOWN) -> str:

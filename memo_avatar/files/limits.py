@@ -40,6 +40,9 @@ MAX_MESSAGE = 800
 MAX_SHOWN = 100
 """Letters of a foreign text that a message repeats."""
 
+MAX_LISTED = 130
+"""Letters of each name in a list of some: MEMO's own longest tensor is told whole."""
+
 MAX_TEXT = 20_000
 """Letters of a text that a node gets: a thousand emotions over time, no burden for the queue's history."""
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .foreign import CheckpointError, shown
+from .foreign import CheckpointError, listed, shown
 from .header import DTYPES, WeightsFile, header_bytes, read_header
 
 CHUNK_BYTES = 16 * 2**20
@@ -91,10 +91,10 @@ def check_shapes(expected: nn.Module, found: Mapping[str, tuple[int, ...]], path
         "unexpected": [key for key in found if key not in shapes],
         "of another shape": [key for key in shapes if key in found and shapes[key] != found[key]],
     }
-    listed = [f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}" for kind, keys in problems.items() if keys]
-    if listed:
+    wrong = [f"{len(keys)} {kind}: {listed(keys, _SHOWN)}" for kind, keys in problems.items() if keys]
+    if wrong:
         raise CheckpointError(
-            f"expected the {len(shapes)} tensors of this {what} but got {len(found)}, {'; '.join(listed)} "
+            f"expected the {len(shapes)} tensors of this {what} but got {len(found)}, {'; '.join(wrong)} "
             f"({path}). Use whole files that belong together, or download them again."
         )
 

@@ -6,6 +6,7 @@ which a user has to ask for, with torch's restricted unpickler: tensors and plai
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files.config_json import WEIGHTS_NAME
-from ..files.disk import replacing
+from ..files.disk import open_regular, replacing, try_place
 from ..files.foreign import CheckpointError
 from ..files.published_models import CLASSIFIER, CONVERTED
 from ..files.weights_file import check_state, read_all
@@ -154,6 +155,7 @@ def convert_emotion2vec(source: Path, target: Path) -> int:
     Raises:
         CheckpointError: torch is too old to do this safely, or the file holds more than tensors.
     """
+    try_place(target, apart_from=[source])
     state = _needed(_unpickle(source))
     infer_config(state, source)
     whole = {key: tensor.detach().float().contiguous().clone() for key, tensor in state.items()}
@@ -170,7 +172,9 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
             "open a .pt file without trusting it; convert on another machine, or update torch."
         )
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            loaded: Any = torch.load(stream, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
             f"expected a file but got: {error.strerror} ({path}). Check the path."
@@ -184,5 +188,13 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
-    tensors = loaded if isinstance(loaded, dict) else {}
-    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    found = loaded if isinstance(loaded, dict) else {}
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    if (
+        sum(tensor.nbytes for tensor in tensors.values()) > 2 * size
+    ):  # one number can be spread over any shape
+        raise CheckpointError(
+            f"expected tensors of at most twice the file's {size} bytes but got more ({path}). Download it "
+            "again from emotion2vec_plus_large."
+        )
+    return tensors

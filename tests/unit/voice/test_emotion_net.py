@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memo_avatar.files.disk import DiskError
 from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.voice.emotion2vec import Emotion2vec, EmotionClassifier, alibi
 from memo_avatar.voice.emotion_files import convert_emotion2vec, read_classifier, read_emotion2vec
@@ -172,3 +173,14 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="expected the weights of emotion2vec"):
         convert_emotion2vec(tmp_path / "model.pt", tmp_path / "e.safetensors")
+
+
+def test_a_number_spread_over_gigabytes_is_refused_and_the_source_never_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "model.pt"
+    torch.save({"blocks.0.mlp.fc1.weight": torch.zeros(1).expand(10**6, 10**6)}, source)
+    with pytest.raises(CheckpointError, match=r"at most twice the file's \d+ bytes but got more"):
+        convert_emotion2vec(source, tmp_path / "model.safetensors")
+    with pytest.raises(DiskError, match="apart from the inputs"):
+        convert_emotion2vec(source, source)
+    with pytest.raises(CheckpointError, match="a folder or device instead of a file"):
+        convert_emotion2vec(Path("/dev/zero"), tmp_path / "model.safetensors")
