@@ -60,3 +60,9 @@ def test_another_project_can_import_it(wheel: zipfile.ZipFile, tmp_path: Path) -
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+
+
+def test_the_command_says_from_which_version_each_package_will_do(metadata: Message) -> None:
+    """`make test-oldest` runs with these; without a bound it would run with the newest."""
+    lines = [line for line in metadata.get_all("Requires-Dist", []) if 'extra == "standalone"' in line]
+    assert lines and not [line for line in lines if ">=" not in line]
