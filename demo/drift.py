@@ -31,8 +31,7 @@ PICTURES = 20  # of each video, on the contact sheet
 
 @dataclass(frozen=True)
 class Stretch:
-    """What a stretch of a video looks like: identity error, the middle colour's mean over the channels,
-    sharpness."""
+    """How a stretch of a video looks; ``colour`` is the middle colour's mean over the channels."""
 
     identity_error: float
     colour: float

@@ -38,7 +38,6 @@ class MemoExtension(ComfyExtension):
 
 
 def comfy_entrypoint() -> MemoExtension:
-    """Called by the host once, after import. (Its `on_load` hook is younger than the oldest host we
-    support.)"""
+    """Called by the host once, after import; its `on_load` hook is younger than the oldest host."""
     register_folder()
     return MemoExtension()

@@ -108,8 +108,7 @@ class LoadMemo(io.ComfyNode):
                     "vae",
                     optional=True,
                     tooltip="Replaces the checkpoint's own VAE. Needed where it has none: MEMO was trained "
-                    "with "
-                    "sd-vae-ft-mse.",
+                    "with sd-vae-ft-mse.",
                 ),
             ],
             outputs=[

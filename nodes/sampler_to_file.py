@@ -38,8 +38,7 @@ class SamplerToFileNode(io.ComfyNode):
             "MEMO_SamplerToFile",
             "MEMO Sampler to File",
             "MEMO Sampler for long speech: frames go to a video file clip by clip, so memory stays flat. "
-            "Stopped and "
-            "queued again, it continues after the last finished clip.",
+            "Stopped and queued again, it continues after the last finished clip.",
             inputs=[
                 *job_inputs(),
                 io.String.Input(

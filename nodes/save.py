@@ -33,8 +33,7 @@ class SaveNode(io.ComfyNode):
             "MEMO_Save",
             "MEMO Save Checkpoint",
             "Writes MEMO as a single file that Load MEMO lists: half the size in bf16 or fp16. LoRA on the "
-            "model is "
-            "merged in.",
+            "model is merged in.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load MEMO, with or without LoRA."),
                 Memo.Input("memo", tooltip="From Load MEMO: the checkpoint that the other nets come from."),

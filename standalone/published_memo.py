@@ -38,8 +38,7 @@ def apply_teacache(
     calibration: Calibration | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Cache the steps of this `UNet3DConditionModel` instance; other instances are untouched. Returns the
-    net.
+    """The net, an `UNet3DConditionModel`, with its steps cached; other instances are untouched.
 
     config: everything else a `StepCacheConfig` offers, in place of `rel_l1_thresh`. sigmas: the noise levels,
     if they are not those of upstream's scheduler. A threshold of 0 attaches nothing.

@@ -90,9 +90,7 @@ class CachedDenoiser:
 
 
 def noise_level(timestep: Tensor | float, sigmas: Sequence[float]) -> float:
-    """The sigma of a timestep, exactly as in the schedule where it is in there. A device timestep waits for
-    it.
-    """
+    """The sigma of a timestep, exactly as in the schedule if it is there. Waits for a device's timestep."""
     number = float(timestep.reshape(-1)[0]) if isinstance(timestep, Tensor) else float(timestep)
     sigma = number / TIMESTEPS_PER_SIGMA
     nearest = min(sigmas[:-1], key=lambda level: abs(level - sigma))

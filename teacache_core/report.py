@@ -90,9 +90,7 @@ class CacheReport:
         )
 
     def masks(self) -> tuple[str, ...]:
-        """Every clip's decisions as `StepCacheConfig.step_mask` takes them, so that a run can be replayed
-        exactly.
-        """
+        """Every clip's decisions as `StepCacheConfig.step_mask` takes them, to replay a run exactly."""
         return tuple(
             "".join("1" if record.computed else "0" for record in clip) for clip in self.clips().values()
         )

@@ -99,9 +99,7 @@ def forbid(costs: Tensor, sigmas: Sequence[float], config: StepCacheConfig) -> T
 
 
 def cheapest_steps(costs: Tensor, computed: int) -> tuple[list[int], float]:
-    """The `computed` steps of least total cost, always with step 0, and that cost. More only if limits demand
-    it.
-    """
+    """The `computed` steps of least total cost, always with step 0, and that cost; more if limits demand."""
     count = costs.shape[0]
     best = [costs[:, :, count]]  # best[k][a, b]: cost after b with k more steps to compute
     choices: list[Tensor] = []

@@ -51,9 +51,7 @@ class CacheState:
     branches: dict[Hashable, BranchState] = field(default_factory=dict[Hashable, BranchState])
 
     def fits(self, layout: Layout, sigma: float) -> bool:
-        """False when what is stored belongs to another shape, dtype, device, branch set, or pass over the
-        noise.
-        """
+        """Whether what is stored is of this shape, dtype, device, branch set, and pass over the noise."""
         if self.layout is None or self.sigma is None:
             return True
         return self.layout == layout and sigma <= self.sigma

@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class StepCache:
-    """`with cache.clip(sigmas, index) as clip` for hosts, or `with cache.wrap(denoiser, sigmas, index)` for a
-    clip loop.
+    """The cache of one video.
+
+    A host opens each clip by `with cache.clip(sigmas, index)`, a clip loop by `with cache.wrap(denoiser, ...)`.
 
     calibration: from a file; else learned from the first clip where the settings ask for it. fingerprint: of
     the checkpoint in use, checked against the calibration's. guidance_scale: weighs cond against uncond when
@@ -96,9 +97,7 @@ class StepCache:
     def wrap(
         self, denoiser: Denoiser, sigmas: Sequence[float] | Tensor, clip_index: int = 0, *, euler: bool = True
     ) -> Generator[Denoiser]:
-        """A stand-in for `denoiser` that replays the evaluations it may. Switched off, it is `denoiser`
-        itself.
-        """
+        """A stand-in for `denoiser` that replays the evaluations it may; switched off, `denoiser` itself."""
         if self.config.mode == "off":
             yield denoiser
             return

@@ -12,8 +12,9 @@ Number = TypeVar("Number", int, float)
 
 
 class CheckpointError(ValueError):
-    """A file or folder that is no MEMO checkpoint, none of what belongs to one, or damaged. The text names it
-    and the remedy.
+    """A file or folder that is no MEMO checkpoint, nothing that belongs to one, or damaged.
+
+    The text names it and the remedy.
     """
 
 

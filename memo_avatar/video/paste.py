@@ -85,8 +85,7 @@ class Paster:
         return self.crop.picture_width, self.crop.picture_height
 
     def paste(self, frame: Tensor, onto: Tensor | None = None) -> Tensor:
-        """(3, h, w) in 0..1 -> (3, H, W): into the picture, or ``onto`` a frame (3, H, W) that shows another
-        face moving."""
+        """(3, h, w) in 0..1 -> (3, H, W): into the picture, or ``onto`` a frame where another face moves."""
         if onto is not None:
             self._check(onto)
         whole = (self.picture if onto is None else onto).clone()

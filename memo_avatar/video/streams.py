@@ -101,8 +101,8 @@ class PictureStream:
 
 
 def add_copy(container: Any, stream: Any) -> Any:
-    """A stream that takes another file's packets as they are. ``opaque``: PyAV before 15 leaves the pictures
-    undecodable without it."""
+    """A stream that takes another file's packets as they are."""
+    # Without `opaque` PyAV before 15 leaves the pictures undecodable.
     return container.add_stream_from_template(stream, opaque=True)
 
 

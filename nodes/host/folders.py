@@ -67,8 +67,7 @@ def checkpoint_path(name: str) -> Path:
         raise CheckpointError(
             f"expected a MEMO checkpoint but got {name!r}, which is not there ({folders}). "
             "Put the folder with diffusion_net, reference_net, image_proj and audio_proj in it, or a "
-            "single file "
-            "made by MEMO Save Checkpoint, and press R to refresh."
+            "single file made by MEMO Save Checkpoint, and press R to refresh."
         )
     return found[name]
 

@@ -38,8 +38,7 @@ class OutputName:
 
     @classmethod
     def of(cls, prefix: str, size: tuple[int, int], root: str | None = None) -> OutputName:
-        """For frames of this width and height, with the host's own tokens filled in; ``root`` stands for the
-        output folder.
+        """For frames of this width and height, the host's tokens filled in; ``root`` is the output folder.
 
         Raises:
             DiskError: a name that leads out of the folder, or that no file can have.
@@ -115,9 +114,7 @@ def _date(pattern: str) -> str:
 
 
 def _widget(title: str, name: str, node: type[io.ComfyNode]) -> str | None:
-    """The value of a widget of the first node that is called so, by its name for search and replace, or else
-    by its title.
-    """
+    """The value of a widget of the first node of that name for search and replace, or else of that title."""
     prompt = (node.hidden.prompt if node.hidden else None) or {}
     names = _search_names(node)
     calls = (

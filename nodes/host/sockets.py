@@ -53,8 +53,7 @@ class MemoNets:
 
 @dataclass(frozen=True)
 class EncodedVoice:
-    """What is said: features for the model, and the sound itself ([B, C, T] at ``sample_rate``) for the
-    video."""
+    """What is said: features for the model, and the sound itself for the video: [B, C, T] in -1..1."""
 
     voice: Voice
     waveform: Tensor

@@ -54,9 +54,7 @@ class Calibration:
         fingerprint: Fingerprint | None = None,
         guidance_scale: float | None = None,
     ) -> Calibration:
-        """From one or more full runs over the same noise levels; without a watched signal, for schedules
-        only.
-        """
+        """From full runs over the same noise levels; without a watched signal, for schedules only."""
         _check_recordings(recordings)
         if not all(recording.signal_change for recording in recordings):
             return cls(tuple(recordings), (1.0, 0.0), 0.0, math.inf, 0.0, fingerprint, guidance_scale)
@@ -103,9 +101,7 @@ class Calibration:
         return {last: fit_thresholds(self.increments, compute_last=last) for last in (False, True)}
 
     def effective_threshold(self, rel_l1_thresh: float, *, compute_last: bool = False) -> float:
-        """The accumulated rescaled change at which a public threshold computes: monotone, linear between
-        knots.
-        """
+        """The accumulated rescaled change at which a public threshold computes; linear between knots."""
         knots = ((0.0, 0.0), *self.thresholds[compute_last])
         for (x0, y0), (x1, y1) in pairwise(knots):
             if rel_l1_thresh <= x1:

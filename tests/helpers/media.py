@@ -68,9 +68,8 @@ def read_video(path: Path) -> VideoFacts:
 
 
 def read_pictures(path: Path) -> NDArray[np.uint8]:
-    """(F, H, W, 3), as a player shows them. Told one colour space for both sides, PyAV before 17 takes
-    another one.
-    """
+    """(F, H, W, 3), as a player shows them."""
+    # Told one colour space for both sides, PyAV before 17 takes another one.
     with av.open(str(path)) as container:
         frames = [
             frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU601)

@@ -1,5 +1,4 @@
-"""What only ComfyUI's own process can see, checked on a tiny checkpoint: exactness, state, errors, other
-nodes."""
+"""What only ComfyUI's own process can see, on a tiny checkpoint: exactness, state, errors, other nodes."""
 
 from __future__ import annotations
 

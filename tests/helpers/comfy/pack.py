@@ -1,5 +1,4 @@
-"""A ComfyUI user's folder for the tests: the pack linked into custom_nodes, a tiny checkpoint, a picture, a
-voice."""
+"""A ComfyUI user's folder for the tests: the pack in custom_nodes, a tiny checkpoint, a picture, a voice."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ SAMPLER_STEPS = 8
 
 
 def every_sampler(world: World) -> dict[str, Any]:
-    """One clip with each of the host's samplers, on a net that knows the answer, under a cache that skips
-    nothing.
+    """One clip with each of the host's samplers: a net that knows the answer, a cache that skips nothing.
 
     By name: calls of the net, evaluations that the cache has counted, how far the latents were from the
     answer's at their noise levels (in noise levels), how far at the end, and what the node says against it.
