@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class StepCache:
     """The cache of one video.
 
-    A host opens each clip by `with cache.clip(sigmas, index)`, a clip loop by `with cache.wrap(denoiser, ...)`.
+    A host opens each clip by `with cache.clip(sigmas, index)`, a loop by `with cache.wrap(denoiser, sigmas)`.
 
     calibration: from a file; else learned from the first clip where the settings ask for it. fingerprint: of
     the checkpoint in use, checked against the calibration's. guidance_scale: weighs cond against uncond when
