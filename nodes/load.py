@@ -24,8 +24,8 @@ from ..memo_avatar.model.config import MemoConfig
 from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
 from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
-from .boundary.checks import checked
-from .host.folders import FOLDER, checkpoint_path, find_checkpoints, save_folder
+from .boundary.checks import FORMERLY, checked
+from .host.folders import DEMO, FOLDER, OLD_DEMO, checkpoint_path, find_checkpoints, save_folder
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
 from .host.schema import schema
@@ -94,6 +94,7 @@ class LoadMemo(io.ComfyNode):
                 io.Combo.Input(
                     "checkpoint",
                     options=list(find_checkpoints()) or [NOTHING_FOUND],
+                    extra_dict={FORMERLY: [OLD_DEMO]},
                     tooltip="A folder or single file in models/memo, or the small demo that comes with the "
                     "pack.",
                 ),
@@ -121,7 +122,7 @@ class LoadMemo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_inputs: Any) -> Any:
-        path = find_checkpoints().get(checkpoint)
+        path = find_checkpoints().get(DEMO if checkpoint == OLD_DEMO else checkpoint)
         if path is None:
             return checkpoint
         files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
@@ -130,7 +131,7 @@ class LoadMemo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str | None) -> bool | str:
         """Before the run: which files are missing; a linked name (None) is looked up when it comes."""
-        if checkpoint is None or checkpoint in find_checkpoints():
+        if checkpoint is None or checkpoint in (*find_checkpoints(), OLD_DEMO):
             return True
         folder = save_folder() / "MEMO"
         files = ", ".join(file.path for file in missing(folder, REQUIRED))

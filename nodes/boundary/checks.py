@@ -33,6 +33,10 @@ _VALUES: dict[str, tuple[type, str]] = {
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
+FORMERLY = "formerly"
+"""In the `extra_dict` of a combo: names that workflows of before may hold."""
+
+
 class InputError(ValueError):
     """A value that the node's schema does not allow. The text is the whole message."""
 
@@ -88,7 +92,7 @@ def _value(spec: Any, value: Any) -> Any:
 
 def _combo(spec: Any, value: Any) -> Any:
     """One answer for everything that is not offered: it must not tell which files there are."""
-    if value not in spec.options:
+    if value not in spec.options and value not in spec.extra_dict.get(FORMERLY, ()):
         raise InputError(f"expected a listed value but got {_short(value)} ({spec.id}). {_remedy(spec)}")
     return value
 

@@ -14,7 +14,9 @@ from ...memo_avatar.checkpoint.load import PARTS, CheckpointError
 from ...memo_avatar.files.published_models import FACES
 
 FOLDER = "memo"
-DEMO = "demo (comes with the pack)"
+DEMO = "demo: cartoons only, 96x96"
+OLD_DEMO = "demo (comes with the pack)"
+"""Its name in workflows of before; they still run."""
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _MARK = "diffusion_net"  # a folder with this in it is a checkpoint
 _COMPANIONS = {*PARTS, VAE_FOLDER, WAV2VEC2_FOLDER, FACES, "misc", "emotion2vec", "calibrations", ".git"}
@@ -61,7 +63,7 @@ def _search(root: Path) -> Iterator[Path]:
 
 def checkpoint_path(name: str) -> Path:
     """The path of a combo's name."""
-    found = find_checkpoints()
+    found, name = find_checkpoints(), DEMO if name == OLD_DEMO else name
     if name not in found:
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
         raise CheckpointError(

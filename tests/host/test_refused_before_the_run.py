@@ -65,3 +65,12 @@ def test_a_linked_sampler_is_checked_when_it_comes(server: ComfyServer) -> None:
     prompt["switch"] = node("ComfySwitchNode", switch=True, on_true=["text", 0], on_false=["text", 0])
     with pytest.raises(PromptFailedError, match="Choose sampler_name from its list"):
         server.run(prompt)
+
+
+def test_the_demo_says_what_it_is_and_is_found_by_its_former_name(any_server: ComfyServer) -> None:
+    spec = any_server.get("/object_info/MEMO_Load")["MEMO_Load"]["input"]["required"]["checkpoint"]
+    assert "demo: cartoons only, 96x96" in spec[1]["options"]
+    prompt = changed("1", checkpoint="demo (comes with the pack)")
+    prompt["3"]["inputs"] |= {"width": 0, "height": 0}
+    (frame, *_) = any_server.run(prompt)["images"]["images"]
+    assert Image.open(any_server.file(frame)).size == (96, 96)
