@@ -28,7 +28,8 @@ MAX_STEPS = 1000
 EPILOG = """\
 Where no face is found the zero vector stands in for its embedding, as upstream does.
 `teacache_memo.py models` lists the model files, `models download` fetches them; `convert SRC DST` writes a
-checkpoint folder as one file, `convert-emotion model.pt` emotion2vec's. Ctrl-C keeps every finished clip.
+checkpoint folder as one file, `convert-emotion model.pt` emotion2vec's. Ctrl-C keeps every finished
+clip, and the same command again goes on after it. `batch` makes many videos.
 """
 
 Value = TypeVar("Value")
@@ -74,6 +75,7 @@ class VideoOptions:
     face_crop: float | None
     paste_back: bool
     fps: int
+    restart: bool
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
     add("--max-seconds", type=checked(_positive), metavar="S", help="stop after this much of the voice")
     add("--fps", type=int, choices=RATES, default=FPS,
         help="frames per second of the video (default: %(default)s, MEMO's own)")  # fmt: skip
+    add("--restart", action="store_true", help="begin anew where an earlier run was stopped")
     _add_face_options(parser.add_argument_group("face"))
     _add_voice_options(parser.add_argument_group("voice"))
     _add_model_options(parser.add_argument_group("models"))

@@ -11,27 +11,13 @@ from typing import NoReturn
 import torch
 
 from memo_avatar.checkpoint.convert import convert
-from memo_avatar.checkpoint.load import CheckpointError
-from memo_avatar.files.disk import DiskError
-from memo_avatar.files.downloads import DownloadError
-from memo_avatar.portrait.images import ImageError
-from memo_avatar.voice.emotions import EmotionError
-from memo_avatar.voice.sound import MediaError
-from teacache_core import CacheConfigError, CalibrationError
 
-from .arguments import CommandError, ConvertOptions, parse_convert, parse_video
+from .arguments import ConvertOptions, parse_convert, parse_video
+from .batch.arguments import parse_batch
+from .failures import fault_of, message_of
 from .progress import byte_progress
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-USER_ERRORS = (
-    EmotionError,
-    CommandError,
-    ImageError,
-    MediaError,
-    CheckpointError,
-    CacheConfigError,
-    CalibrationError,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,21 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(arguments)
-    except USER_ERRORS as error:
-        return _fail(str(error), BAD_INPUT)
-    except DiskError as error:
-        return _fail(str(error), FAILED if error.kept else BAD_INPUT)
-    except DownloadError as error:
-        return _fail(str(error), FAILED)
-    except ModuleNotFoundError as error:
-        return _fail(
-            f"expected the package {error.name} but it is not installed. Run: python teacache_memo.py setup",
-            BAD_INPUT,
-        )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return _fail(
-            f"expected enough memory but got: {error}. Use a smaller --size or --dtype bfloat16.", FAILED
-        )
+    except Exception as error:
+        fault = fault_of(error)
+        if fault == "ours":
+            raise
+        return _fail(message_of(error), BAD_INPUT if fault == "input" else FAILED)
     except KeyboardInterrupt:
         return _fail(_stopped(arguments), INTERRUPTED)
     finally:
@@ -72,6 +48,10 @@ def _run(arguments: list[str]) -> int:
 
         rest = arguments[1:]
         return models(parse_models(rest)) if arguments[0] == "models" else convert_emotion(rest)
+    if arguments[:1] == ["batch"]:
+        from .batch.command import batch
+
+        return batch(parse_batch(arguments[1:]))
     options = parse_video(arguments)
     from .generate import generate
 

@@ -39,6 +39,17 @@ def share_progress(description: str) -> Iterator[Callable[[float], None]]:
         yield report
 
 
+@contextmanager
+def count_progress(description: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
+    """A bar of things; call what it yields after each."""
+    with tqdm(desc=description, total=total, unit=unit, dynamic_ncols=True) as bar:
+
+        def report() -> None:
+            bar.update()
+
+        yield report
+
+
 class ClipProgress:
     """A bar over clips times steps, with the time left."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from memo_avatar.voice.listen import Ears, Sources, check_sources, listen
 from memo_avatar.voice.sound import MediaError
 from memo_avatar.voice.sound_files import decode_audio, load_audio
 from memo_avatar.voice.vocals import SEPARATION_RATE
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
 from .arguments import VideoOptions
-from .models import load_wav2vec2
 from .progress import note, share_progress
 
 
@@ -39,10 +38,12 @@ def read_voice(options: VideoOptions, speech: Tensor) -> Sources:
     return sources
 
 
-def encode_voice(sources: Sources, wav2vec2: Path, device: torch.device, input_dim: int) -> Voice:
-    """The voice's features and emotions; no model stays loaded afterwards."""
-    ears = Ears(load_wav2vec2(wav2vec2, device), device, partial(_emotion_net, device), share_progress)
-    return listen(sources, ears, input_dim, str(wav2vec2))
+def encode_voice(
+    sources: Sources, encoder: Wav2Vec2, device: torch.device, input_dim: int, name: str
+) -> Voice:
+    """The voice's features and emotions. ``encoder`` lies on the device; errors call it ``name``."""
+    ears = Ears(encoder, device, partial(_emotion_net, device), share_progress)
+    return listen(sources, ears, input_dim, name)
 
 
 def _read_mix(options: VideoOptions) -> Tensor:

@@ -110,7 +110,8 @@ def render_clips(
         state = None  # and with it the memory before this clip, which sampling has no use for
         noise = draw_noise(span.index, shape) if draw_noise else torch.randn(shape, generator=generator)
         frames = render(context, noise, span.index)
-        past_frames = frames[-settings.past_frames :].clone()
+        # In one layout whatever the VAE's, or a state that went through a file would give other roundings.
+        past_frames = frames[-settings.past_frames :].clone(memory_format=torch.contiguous_format)
         state = ClipState(span.index, past_frames, memory, generator.get_state())
         yield Clip(span.index, span.start, frames[: span.keep], state)
 

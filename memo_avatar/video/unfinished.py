@@ -51,6 +51,8 @@ SAVE_SHARE = 0.1
 """A clip's state is saved when that costs at most this share of the time: after every clip where it is small,
 every minute or so where it is gigabytes (MEMO at 512x512). No more than that is lost to a crash."""
 
+_SMALL = 64 * 2**20  # bytes of a state that is always saved
+
 SO_FAR = "so_far.mp4"
 """What a stop leaves to look at, in the folder."""
 
@@ -76,6 +78,7 @@ class Unfinished:
     def __init__(self, folder: Path, key: str, lock: BinaryIO) -> None:
         self.folder, self.key, self._lock = folder, key, lock
         self._checksums: list[str] = []
+        self._due = 0.0  # the moment from which the next state is saved
         self._unsaved: tuple[ClipState, Delivery, Callable[[], Notes]] | None = None
 
     @classmethod
@@ -131,17 +134,16 @@ class Unfinished:
         """A file of every clip, and now and then the state after it. What ``clips`` raises, a cancel or an
         error, goes through; `close` saves the last state then.
         """
-        due = 0.0
         for clip in clips:
             path = _free(self._segment(clip.index))
             write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps)
             self._checksums[clip.index :] = [_checksum(path)]
             self._unsaved = on_cpu(clip.state), delivery, notes
             del clip  # its state would stay on the device
-            if (started := time.monotonic()) >= due:
+            if (started := time.monotonic()) >= self._due or self._is_small():
                 self._save()
                 finished = time.monotonic()
-                due = finished + (finished - started) / SAVE_SHARE
+                self._due = finished + (finished - started) / SAVE_SHARE
 
     def join(
         self,
@@ -206,6 +208,10 @@ class Unfinished:
 
     def _segment(self, index: int) -> Path:
         return self.folder / f"clip_{index:06d}.mp4"
+
+    def _is_small(self) -> bool:
+        assert self._unsaved is not None
+        return sum(tensor.nbytes for tensor in self._unsaved[0].tensors().values()) < _SMALL
 
     def _save(self) -> None:
         """Replace the saved state in one step. If that fails, the one before stays, and the video goes on."""

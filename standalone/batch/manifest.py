@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
-import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from memo_avatar.files.disk import name_problem
+from memo_avatar.files.disk import name_problem, open_regular
+from memo_avatar.files.foreign import CheckpointError
+from memo_avatar.files.json_file import parse_json
 
 from ..arguments import CommandError, VideoOptions
 from .arguments import OPTIONAL_VALUE, OPTIONS
@@ -100,12 +99,7 @@ def _read_text(path: Path) -> str:
             f"expected a manifest ending in .csv, .tsv or .jsonl but got {path.name} ({path}). Name it so."
         )
     try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise CommandError(
-                    f"expected a manifest but got something that is no file ({path}). Give a file."
-                )
+        with open_regular(path) as stream:
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise CommandError(
@@ -160,28 +154,11 @@ def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not content.strip():
             continue
         try:
-            value = json.loads(content, object_pairs_hook=_once, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            yield (
-                line,
-                f"expected a JSON object but got: {error!s:.{_SHOWN}} (JSON). Write a row on one line.",
-            )
-            continue
-        if isinstance(value, dict):
-            yield line, {name: cell for name, cell in value.items() if cell is not None}
+            value = parse_json(content, "JSON", advice="Write a row on one line.")
+        except CheckpointError as error:
+            yield line, str(error)
         else:
-            yield line, f"expected a JSON object but got {type(value).__name__} (JSON). Write {{...}}."
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name that stands there twice")
-    return values
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text}, which is no number")
+            yield line, {name: cell for name, cell in value.items() if cell is not None}
 
 
 def _row(line: int, found: Mapping[str, Any], folder: Path) -> tuple[Row, list[str]]:

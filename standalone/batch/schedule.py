@@ -18,11 +18,20 @@ PAUSES = (5.0, 20.0)
 
 @dataclass(frozen=True)
 class Task:
-    """A job by its number, what it costs in any unit, and how often it was begun before."""
+    """A job by its number, what it costs in any unit, and which attempt this is.
+
+    Jobs of one ``group`` share their models: the groups come one after the other.
+    """
 
     number: int
     cost: float
     attempt: int = 1
+    group: int = 0
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
+        """What begins first has the least."""
+        return self.group, -self.cost, self.number
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Finished:
 
     task: Task
     result: object = None
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,11 +97,11 @@ class NoWorkersError(RuntimeError):
 class _Queue:
     """Tasks that may begin, the longest first, and those that have to wait until a moment."""
 
-    ready: list[tuple[float, int, Task]] = field(default_factory=list)
+    ready: list[tuple[tuple[int, float, int], Task]] = field(default_factory=list)
     later: list[tuple[float, int, Task]] = field(default_factory=list)
 
     def add(self, task: Task) -> None:
-        heapq.heappush(self.ready, (-task.cost, task.number, task))
+        heapq.heappush(self.ready, (task.rank, task))
 
     def add_later(self, task: Task, moment: float) -> None:
         heapq.heappush(self.later, (moment, task.number, task))
@@ -103,7 +113,7 @@ class _Queue:
         return self.later[0][0] - now if self.later else None
 
     def next(self) -> Task:
-        return heapq.heappop(self.ready)[2]
+        return heapq.heappop(self.ready)[1]
 
 
 def run_tasks(

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import standalone.generate
+import standalone.video.making
 from memo_avatar.clips.loop import generate_clips
 from memo_avatar.clips.values import Clip
 from standalone.command import main
@@ -100,7 +100,7 @@ def test_silence_is_said_and_rendered(
 def test_ctrl_c_keeps_the_finished_clips(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standalone.generate, "generate_clips", interrupting(1, KeyboardInterrupt()))
+    monkeypatch.setattr(standalone.video.making, "generate_clips", interrupting(1, KeyboardInterrupt()))
     assert main([*arguments, "--steps", "1"]) == 130
     video = read_video(tmp_path / "v.mp4")
     assert video.num_frames == 16
@@ -108,10 +108,41 @@ def test_ctrl_c_keeps_the_finished_clips(
     assert "Stopped after 16 of 27 frames; what was finished is playable." in capsys.readouterr().out
 
 
+def test_a_stopped_video_goes_on_and_is_the_same_file(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments) == 0
+    whole = (tmp_path / "v.mp4").read_bytes()
+    with monkeypatch.context() as stopping:
+        stopping.setattr(standalone.video.making, "generate_clips", interrupting(1, KeyboardInterrupt()))
+        assert main(arguments) == 130
+    assert "The same command goes on from there." in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "Going on after frame 16 of 27" in capsys.readouterr().err
+    assert (tmp_path / "v.mp4").read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "p.png", "v.mp4"]
+
+
+@pytest.mark.parametrize("change", [["--restart"], ["--seed", "7"]])
+def test_a_stopped_video_is_begun_anew_when_told_or_with_other_settings(
+    change: list[str],
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as stopping:
+        stopping.setattr(standalone.video.making, "generate_clips", interrupting(1, KeyboardInterrupt()))
+        assert main([*arguments, "--steps", "1"]) == 130
+    assert main([*arguments, "--steps", "1", *change]) == 0
+    assert "Going on" not in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "p.png", "v.mp4"]
+
+
 def test_ctrl_c_before_the_first_clip(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standalone.generate, "generate_clips", interrupting(0, KeyboardInterrupt()))
+    monkeypatch.setattr(standalone.video.making, "generate_clips", interrupting(0, KeyboardInterrupt()))
     assert main([*arguments, "--steps", "1"]) == 130
     assert "no video was written" in capsys.readouterr().out
     assert not (tmp_path / "v.mp4").exists()
@@ -121,7 +152,7 @@ def test_running_out_of_memory_keeps_the_finished_clips(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.OutOfMemoryError("tried to allocate 20 GiB")
-    monkeypatch.setattr(standalone.generate, "generate_clips", interrupting(1, error))
+    monkeypatch.setattr(standalone.video.making, "generate_clips", interrupting(1, error))
     assert main([*arguments, "--steps", "1"]) == 1
     err = capsys.readouterr().err
     assert "The 16 frames finished before the error are kept" in err

@@ -16,6 +16,7 @@ from memo_avatar.voice.emotions import EMOTIONS, EmotionError
 from memo_avatar.voice.sound import MediaError
 from memo_avatar.voice.vocals import VocalNet
 from standalone.arguments import parse_video
+from standalone.models import load_wav2vec2
 from standalone.voice import encode_voice, read_voice
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
 from tests.helpers.reference.vocal_reference import BINS, FRAMES, net
@@ -36,7 +37,9 @@ class Case:
         fixed = ["--image", "p.png", "--audio", str(self.audio), "--output", "v.mp4"]
         options = parse_video([*fixed, "--checkpoint", str(self.folder), *extra])
         sources = read_voice(options, self.waveform)
-        return encode_voice(sources, self.wav2vec2, torch.device("cpu"), input_dim=5 * 2 * 16)
+        return encode_voice(
+            sources, load_wav2vec2(self.wav2vec2), torch.device("cpu"), input_dim=5 * 2 * 16, name="wav2vec2"
+        )
 
     def add_emotion_models(self, golden: Path) -> None:
         """A random emotion2vec and classifier where the table has them."""

@@ -1,0 +1,253 @@
+"""One video from its options to its file: its inputs, its clips, and going on where another run stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import av
+import torch
+
+from memo_avatar.checkpoint.load import open_checkpoint
+from memo_avatar.clips.conditions import VAE
+from memo_avatar.clips.loop import OnStep, generate_clips
+from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.files.disk import DiskError, place, remove
+from memo_avatar.inputs import Portrait, Voice
+from memo_avatar.model.config import MemoConfig
+from memo_avatar.model.nets import MemoModels
+from memo_avatar.timing import clip_spans
+from memo_avatar.video.delivery import Delivery
+from memo_avatar.video.retime import delivered_count
+from memo_avatar.video.streams import FORMATS, Sound, expected_bytes, open_video
+from memo_avatar.video.writer import check_output
+from memo_avatar.voice.listen import Sources
+from memo_avatar.voice.sound_files import load_audio
+from memo_avatar.voice.wav2vec2 import Wav2Vec2
+
+from ..arguments import VideoOptions
+from ..caching import build_cache, plan_cache, save_results
+from ..face_inputs import read_portrait, warn_of_size
+from ..models import ModelFiles, load_models, load_wav2vec2, select_dtype
+from ..progress import byte_progress
+from ..voice import encode_voice, read_voice
+from .work import LEASE, open_work
+
+_CACHE = "cache"  # the name of what the step cache carries from clip to clip
+KEY_TAG = "memo_job"
+"""The name under which a finished file holds its job's key."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The user's files, read and found good."""
+
+    portrait: Portrait
+    voice: Sources
+    guidance_scale: float
+    delivery: Delivery
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video."""
+        height, width = self.portrait.pixel_values.shape[-2:]
+        return self.delivery.size(width, height)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished video: its frames, of which ``continued_from`` were there before, and what it took."""
+
+    frames: int
+    continued_from: int
+    evaluations: int
+    seconds: float
+    lines: tuple[str, ...]  # what the cache has to say
+
+
+class Studio:
+    """A device, and the models of the last video on it: the next one with the same models loads nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._name: tuple[object, ...] = ()
+        self._loaded: tuple[MemoModels, VAE] | None = None
+        self._encoder: tuple[Path, Wav2Vec2] | None = None
+
+    def listen(self, sources: Sources, wav2vec2: Path, config: MemoConfig) -> Voice:
+        """A voice's features and emotions. The encoder waits for the next one in the machine's memory."""
+        if self._encoder is None or self._encoder[0] != wav2vec2:
+            self._encoder = wav2vec2, load_wav2vec2(wav2vec2)
+        encoder = self._encoder[1].to(self.device)
+        voice = encode_voice(sources, encoder, self.device, config.audio_proj.input_dim, str(wav2vec2))
+        encoder.to("cpu")
+        return voice
+
+    def models(self, files: ModelFiles, dtype: torch.dtype) -> tuple[MemoModels, VAE]:
+        """MEMO's nets and the VAE, all weights finite."""
+        name = (files.checkpoint, files.vae, dtype)
+        if self._loaded is None or name != self._name:
+            self._loaded = None  # never two sets at once
+            with byte_progress("loading") as progress:
+                self._loaded = load_models(files, dtype, self.device, progress)
+            self._name = name
+        return self._loaded
+
+
+def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
+    """Everything that a user can get wrong, before any work."""
+    sources = (options.image, options.audio, options.face_embedding, options.vocals)
+    used = [path for path in sources if path is not None]
+    check_output(options.output, used)
+    size = options.size or (files.settings.size, files.settings.size)
+    portrait, paster = read_portrait(options, files.settings, size, config.image_proj.embedding_dim)
+    waveform = load_audio(options.audio, max_seconds=options.max_seconds)
+    delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
+    check_output(options.output, used, nbytes=expected_bytes(delivery.total, *delivery.size(*size)))
+    warn_of_size(delivery)
+    given = options.guidance_scale
+    guidance_scale = files.settings.guidance_scale if given is None else given
+    voice = read_voice(options, waveform)
+    return Inputs(portrait, voice, guidance_scale, delivery)
+
+
+class Video:
+    """A video that is ready to be made, or to be gone on with: ``found`` of its frames are there already."""
+
+    def __init__(self, studio: Studio, options: VideoOptions, key: str, *, patience: float = 0.0) -> None:
+        """Check, hear, load. ``key`` names the job (`job_key`), ``patience`` is `open_work`'s."""
+        self._started, self._options, self._key = time.monotonic(), options, key
+        self._evaluations = 0
+        dtype = select_dtype(options.dtype, studio.device)
+        with torch.inference_mode():
+            files = ModelFiles.find(options.checkpoint, options.vae, options.wav2vec2)
+            plan = plan_cache(options, files)
+            config = open_checkpoint(files.checkpoint).config
+            self._inputs = read_inputs(options, files, config)
+            self._voice = studio.listen(self._inputs.voice, files.wav2vec2, config)
+            self._models, self._vae = studio.models(files, dtype)
+            observe = options.cache_report is not None
+            self._cache = build_cache(plan, self._models, self._inputs.guidance_scale, observe=observe)
+        self.settings = SamplingSettings(
+            steps=options.steps, guidance_scale=self._inputs.guidance_scale, solver=SOLVERS[options.solver]
+        )
+        self.num_clips = len(clip_spans(self._voice.num_frames, self.settings.frames_per_clip))
+        anew = options.restart or options.calibrate is not None  # a calibration is taught by every clip
+        self._work = open_work(options.output, f"{key} {dtype}", anew=anew, patience=patience)
+        self._state = self._work.load(self._delivery, self._take_up)
+        self.num_clips_found, self.found = self._work.done, self.finished
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Let go of what is unfinished; it stays for the next run."""
+        self._work.close()
+
+    @property
+    def _delivery(self) -> Delivery:
+        return self._inputs.delivery
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self._inputs.size
+
+    @property
+    def total(self) -> int:
+        """Frames of the whole video."""
+        return self._delivery.total
+
+    @property
+    def finished(self) -> int:
+        """Frames that are done and will not be lost."""
+        if self._work.done == self.num_clips:
+            return self.total
+        return delivered_count(self._work.done * self.settings.frames_per_clip, self._delivery.fps)
+
+    def render(self, on_step: OnStep | None = None) -> Iterator[int]:
+        """Make the missing clips; after each, how many frames are finished. What is finished survives."""
+
+        def count(clip_index: int, step: int, latents: torch.Tensor) -> None:
+            self._evaluations += 1
+            if on_step is not None:
+                on_step(clip_index, step, latents)
+
+        state, self._state = self._state, None
+        clips = generate_clips(
+            self._models,
+            self._vae,
+            self._inputs.portrait,
+            self._voice,
+            self.settings,
+            seed=self._options.seed,
+            state=state,
+            on_step=count,
+            wrap_denoiser=partial(self._cache.wrap, euler=self._options.solver == "euler"),
+        )
+        del state  # the loop drops its memory as soon as it can
+        for clip in clips:
+            with torch.inference_mode():
+                self._work.fill([clip], self._delivery, self._notes)
+            del clip  # and with it the memory before the next clip
+            yield self.finished
+
+    def finish(self) -> Made:
+        """Put the video in its place; what it was made in is gone."""
+        self._join({KEY_TAG: self._key})
+        self._work.remove()
+        lines = save_results(self._cache, self._options)
+        if self.found and self._options.cache_report is not None:
+            lines.append(f"The cache report is about the {self.total - self.found} frames made since.")
+        seconds = time.monotonic() - self._started
+        return Made(self.total, self.found, self._evaluations, seconds, tuple(lines))
+
+    def keep_so_far(self) -> bool:
+        """A playable file of the clips that are finished, in the video's place, if any is."""
+        if self._work.done:
+            self._join({})
+        return bool(self._work.done)
+
+    def _take_up(self, notes: Mapping[str, str]) -> None:
+        self._cache.take_up(json.loads(notes[_CACHE]))
+
+    def _notes(self) -> dict[str, str]:
+        return {_CACHE: json.dumps(self._cache.carry())}
+
+    def _join(self, tags: dict[str, str]) -> None:
+        output = self._options.output
+        sound, part = Sound.of_file(self._options.audio), self._work.new_part(output.parent)
+        try:
+            kind, whole = FORMATS[output.suffix.lower()], bool(tags)
+            self._work.join(part, sound, self._delivery, whole=whole, kind=kind, tags=tags)
+            place(part, output)
+        except BaseException as error:
+            if not (isinstance(error, DiskError) and error.kept):
+                remove(part)
+            raise
+        finally:
+            sound.close()
+
+
+def render_video(studio: Studio, options: VideoOptions, key: str) -> Iterator[int | Made]:
+    """Make a video, or what is missing of it: finished frames, again and again, and then what was made."""
+    with Video(studio, options, key, patience=LEASE) as video:
+        yield video.found
+        yield from video.render()
+        yield video.finish()
+
+
+def holds_job(path: Path, key: str, frames: int) -> bool:
+    """Whether a file is the finished video of this job: by the key in it and the pictures of its index."""
+    try:
+        with open_video(path) as container:
+            tags = {name.lower(): value for name, value in container.metadata.items()}
+            pictures = container.streams.video[0].frames if container.streams.video else 0
+    except (av.FFmpegError, OSError):
+        return False
+    return tags.get(KEY_TAG) == key and pictures == frames

@@ -1,0 +1,35 @@
+"""Where a video of the command waits for its last clip: a folder beside its output, held by one process."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+from memo_avatar.video.job_key import key_of
+from memo_avatar.video.unfinished import Unfinished, unfinished_videos
+
+LEASE = 100.0
+"""Seconds for which a network folder may keep the lock of a machine that is gone: NFS servers do for 90."""
+
+_PAUSE = 1.0
+
+
+def open_work(output: Path, job: str, *, anew: bool = False, patience: float = 0.0) -> Unfinished:
+    """The folder of an output's clips. What was begun with other settings is removed, and with ``anew`` all.
+
+    ``patience``: seconds to wait for another process that holds it. After them, and where it is a living one,
+    the video gets a second folder.
+    """
+    root = output.parent / f".unfinished-{hashlib.sha256(output.name.encode()).hexdigest()[:12]}"
+    key = key_of(job)
+    for left in unfinished_videos(root):
+        if anew or not left.folder.name.startswith(key):
+            left.remove()
+    end = time.monotonic() + patience
+    while True:
+        work = Unfinished.open(root, key)
+        if work.folder.name == key or time.monotonic() >= end:
+            return work
+        work.remove()
+        time.sleep(_PAUSE)
