@@ -324,7 +324,13 @@ def _misplaced(part: Path, path: Path, error: OSError) -> DiskError:
 
 
 def _take(part: Path, path: Path) -> bool:
-    """Give a file this name unless it is taken."""
+    """Give a file this name unless it is taken. In one step, so that a process that is killed leaves no empty
+    file of that name; in two where the folder knows no hard links.
+    """
+    with suppress(OSError):
+        os.link(part, path)
+        remove(part)
+        return True
     try:
         _touch(path)
     except FileExistsError:

@@ -125,6 +125,7 @@ def test_where_nothing_can_be_renamed_the_finished_file_stays_and_is_named(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(DiskError) as caught:
         write(tmp_path / "out.txt", "new")
     assert caught.value.kept is not None
@@ -162,6 +163,29 @@ def test_a_number_is_taken_when_the_file_is_written(tmp_path: Path) -> None:
     assert place_new(part, numbered(tmp_path)).name == "race_00002_.txt"
     assert (tmp_path / "race_00001_.txt").read_text() == "theirs"
     assert (tmp_path / "race_00002_.txt").read_text() == "mine"
+    assert names(tmp_path) == ["race_00001_.txt", "race_00002_.txt"]
+
+
+def test_a_number_is_taken_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed in between would leave an empty file of that name."""
+    part = make_part(tmp_path)
+    part.write_text("mine")
+    monkeypatch.setattr(disk, "_touch", lambda _path: pytest.fail("an empty file was made"))
+    assert place_new(part, numbered(tmp_path)).read_text() == "mine"
+    assert names(tmp_path) == ["race_00001_.txt"]
+
+
+def test_a_folder_that_knows_no_hard_links_gives_numbers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_source: Path, _target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "race_00001_.txt").write_text("theirs")
+    part = make_part(tmp_path)
+    part.write_text("mine")
+    assert place_new(part, numbered(tmp_path)).name == "race_00002_.txt"
     assert names(tmp_path) == ["race_00001_.txt", "race_00002_.txt"]
 
 
