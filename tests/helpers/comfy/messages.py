@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 _TEXT, _BINARY, _CLOSE = 1, 2, 8
+_PICTURES, _NODE_TEXT = (1, 2, 4), 3  # what a binary message begins with
 
 
 class Messages:
@@ -19,6 +20,7 @@ class Messages:
     def __init__(self, port: int, client_id: str) -> None:
         self.port, self.client_id = port, client_id
         self.texts: list[dict[str, Any]] = []
+        self.node_texts: list[tuple[str, str]] = []  # node id, what is written on it
         self.previews = 0
         self._changed = threading.Condition()
 
@@ -65,10 +67,18 @@ class Messages:
                 with self._changed:
                     if opcode == _TEXT:
                         self.texts.append(json.loads(payload))
-                    self.previews += opcode == _BINARY
+                    if opcode == _BINARY:
+                        self._take_binary(payload)
                     self._changed.notify_all()
         except (OSError, ValueError, struct.error):
             return
+
+    def _take_binary(self, payload: bytes) -> None:
+        (kind,) = struct.unpack(">I", payload[:4])
+        self.previews += kind in _PICTURES
+        if kind == _NODE_TEXT:
+            (length,) = struct.unpack(">I", payload[4:8])
+            self.node_texts.append((payload[8 : 8 + length].decode(), payload[8 + length :].decode()))
 
     def _frame(self) -> tuple[int, bytes]:
         """One message; the server does not split them."""

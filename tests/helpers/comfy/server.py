@@ -114,10 +114,11 @@ class ComfyServer:
             body = answer.read()
         return json.loads(body) if body else None
 
-    def queue(self, prompt: Prompt) -> str:
+    def queue(self, prompt: Prompt, **extra_data: Any) -> str:
         """The id of the queued prompt."""
+        values = {"prompt": prompt, "client_id": "tests", "extra_data": extra_data}
         try:
-            return self.post("/prompt", {"prompt": prompt, "client_id": "tests"})["prompt_id"]
+            return self.post("/prompt", values)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise PromptRefusedError(error.read().decode()) from error
 
