@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,8 +75,7 @@ class _Model:
 class Checker:
     """Looks at row after row; what many of them share is read once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._keys = JobKeys()
         self._models: dict[tuple[Path | None, ...], _Model] = {}
         self._sounds: dict[tuple[Path, float | None], int] = {}
@@ -139,13 +138,15 @@ def check_rows(
     rows: Iterable[Row], given: RowParser, folder: Path, on_row: Callable[[], None] = lambda: None
 ) -> Checked:
     """All rows. ``folder`` is where the videos go."""
-    checked, checker = Checked(), Checker(folder)
+    checked, checker = Checked(), Checker()
+    parsed: list[tuple[Row, VideoOptions]] = []
     for row in rows:
         try:
             options = given.parse(row.cells, folder / (row.id + ENDING))
         except CommandError as error:
             checked.problems.append(Problem(row.line, row.id, str(error)))
             continue
+        parsed.append((row, options))
         try:
             checked.jobs.append(checker.job(row, options))
         except Exception as error:
@@ -153,23 +154,22 @@ def check_rows(
                 raise
             checked.unusable.append(Problem(row.line, row.id, message_of(error)))
         on_row()
-    checked.problems += _clashes(checked.jobs)
+    checked.problems += _clashes(parsed)
     return checked
 
 
-def _clashes(jobs: Iterable[Job]) -> list[Problem]:
-    """Outputs that are written twice, or that are an input of any row."""
-    jobs = list(jobs)
-    inputs = {path.resolve() for job in jobs for path in _inputs(job.options)}
+def _clashes(rows: Sequence[tuple[Row, VideoOptions]]) -> list[Problem]:
+    """Outputs that are written twice, or that are an input of any row, be it one that can't be made."""
+    inputs = {path.resolve() for _, options in rows for path in _inputs(options)}
     written: dict[Path, str] = {}
     problems: list[Problem] = []
-    for job in jobs:
-        for path in _outputs(job.options):
+    for row, options in rows:
+        for path in _outputs(options):
             what = "an input" if path.resolve() in inputs else written.get(path.resolve())
             if what is not None:
                 message = f"expected an output of its own but got {what} ({path}). Choose another name."
-                problems.append(Problem(job.row.line, job.row.id, message))
-            written.setdefault(path.resolve(), f"that of {job.row.id!a:.100}")
+                problems.append(Problem(row.line, row.id, message))
+            written.setdefault(path.resolve(), f"that of {row.id!a:.100}")
     return problems
 
 
