@@ -48,6 +48,10 @@ def _run(arguments: list[str]) -> int:
 
         rest = arguments[1:]
         return models(parse_models(rest)) if arguments[0] == "models" else convert_emotion(rest)
+    if arguments[:1] == ["doctor"]:
+        from .doctor import doctor
+
+        return doctor(arguments[1:])
     if arguments[:1] == ["batch"]:
         from .batch.command import batch
 
