@@ -45,10 +45,11 @@ def doctor(arguments: Sequence[str]) -> int:
 
 
 def _machine(device: torch.device) -> list[str]:
+    dtype = str(select_dtype(None, device)).removeprefix("torch.")
     lines = [
         f"System: {platform.system()} {platform.release()} ({platform.machine()}), "
         f"Python {platform.python_version()}",
-        f"Device: {_name(device)}, computes in {str(select_dtype(None, device)).removeprefix('torch.')} by default",
+        f"Device: {_name(device)}, computes in {dtype} by default",
         f"Disk: {shutil.disk_usage(Path.cwd()).free / _GB:.1f} GB free here",
     ]
     if device.type == "cuda":
