@@ -60,3 +60,17 @@ def test_it_runs(path: Path, any_server: ComfyServer, object_info: dict[str, Any
     shown = [saved for output in outputs.values() for saved in output.get("images", [])]
     assert any(saved["filename"].endswith(".mp4") for saved in shown)
     assert all(server.file(saved).stat().st_size > 0 for saved in shown)
+
+
+@pytest.mark.parametrize("number", ["1", "5"])
+def test_as_an_app_it_asks_for_picture_voice_and_emotion_and_shows_the_video(number: str) -> None:
+    (workflow,) = [read(path) for path in FILES if path.name.startswith(number)]
+    nodes = {str(node["id"]): node for node in workflow["nodes"]}
+    app = workflow["extra"]["linearData"]
+    asked = [
+        (nodes[node]["type"], name, any(socket["name"] == name for socket in nodes[node]["inputs"]))
+        for node, name in app["inputs"]
+    ]
+    assert all(is_there for *_, is_there in asked), asked
+    assert [name for _, name, _ in asked][-1] == "emotion" and len(asked) == 3
+    assert {nodes[node]["type"] for node in app["outputs"]} <= {"SaveVideo", "MEMO_SamplerToFile"}
