@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from memo_avatar.video import unfinished
 from standalone.command import main
 from tests.helpers.media import tone, write_sound, write_tiny_wav2vec2
 from tests.helpers.windows_rules import windows_rules
 
 
-def test_video_calibration_and_report_are_written_and_replaced(tmp_path: Path, goldens: Path) -> None:
+def test_video_calibration_and_report_are_written_and_replaced(
+    tmp_path: Path, goldens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "_OPEN_FILES_STAY", True)  # as on Windows
     Image.new("RGB", (64, 64), (200, 150, 120)).save(tmp_path / "p.png")
     options = {
         "image": tmp_path / "p.png",
