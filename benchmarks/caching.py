@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import flops
 from benchmarks.caching_bench import (
     CALIBRATION_CLIPS,
     CALIBRATION_VIDEOS,
@@ -38,6 +39,7 @@ from benchmarks.caching_bench import (
     start_worker,
 )
 from benchmarks.caching_methods import DEFAULT, STEPS, euler
+from benchmarks.flops import clip_factor
 from demo.evaluate import CHECKPOINT, FRAMES
 
 GUIDANCE = 1.5
@@ -83,15 +85,18 @@ def make_rows(options: argparse.Namespace, run: Run) -> Iterator[Row]:
             yield Row.mean(names[number], [next(results) for _ in subjects])
 
 
-def table(rows: Sequence[Row], seconds: float) -> str:
-    """Markdown."""
+def table(rows: Sequence[Row], seconds: float, counts: Mapping[str, Any]) -> str:
+    """Markdown. Steps: how many times fewer are computed. Clip: how many times less work a whole clip of the
+    published model is.
+    """
     lines = [
-        "| method | evaluations | times fewer | seconds ratio "
+        "| method | evaluations | steps | clip | seconds ratio "
         "| PSNR, 20 Euler steps | PSNR, converged | SSIM | lip-sync loss |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.method} | {row.evaluations:.1f} | {row.speedup:.2f} | {row.seconds / seconds:.2f} "
+        f"| {row.method} | {row.evaluations:.1f} | {row.speedup:.2f} "
+        f"| {clip_factor(counts, row.evaluations):.2f} | {row.seconds / seconds:.2f} "
         f"| {'-' if row.psnr > 100 else f'{row.psnr:.1f}'} | {row.psnr_converged:.1f} | {row.ssim:.4f} "
         f"| {row.lip_sync_loss:+.3f} |"
         for row in rows
@@ -160,11 +165,12 @@ def main() -> None:
     """Make every row, print the table and the JSON."""
     options = parse()
     run = Run(options.checkpoint, options.videos, options.clips, options.guidance, options.folder)
+    counts = flops.measure()
     rows: list[Row] = []
     for row in finished_rows(run) if options.finished else make_rows(options, run):
         rows.append(row)
-        print(table(rows[-1:], rows[0].seconds).splitlines()[-1], flush=True)
-    text = f"{card(options)}\n\n{table(rows, rows[0].seconds)}\n"
+        print(table(rows[-1:], rows[0].seconds, counts).splitlines()[-1], flush=True)
+    text = f"{card(options)}\n\n{table(rows, rows[0].seconds, counts)}\n"
     print(f"\n{text}")
     result = json.dumps(document(rows, rows[0].seconds))
     if options.write:

@@ -45,8 +45,10 @@ def build_cache(
     return settings.start(fingerprint, guidance_scale, observe=observe)
 
 
-def save_results(cache: StepCache, options: VideoOptions) -> list[str]:
-    """Write the calibration and the report that were asked for; a line about each, and the summary."""
+def save_results(cache: StepCache, options: VideoOptions, seconds: float) -> list[str]:
+    """Write the calibration and the report that were asked for; a line about each, and what the cache made of
+    a video that took `seconds`.
+    """
     lines = []
     if options.calibrate is not None and cache.recordings:
         with replacing(options.calibrate) as part:
@@ -56,7 +58,8 @@ def save_results(cache: StepCache, options: VideoOptions) -> list[str]:
         save_report(cache.report, options.cache_report)
         lines.append(f"Cache report: {options.cache_report}")
     if cache.config.mode != "off":
-        lines += [cache.report.summary(), *cache.report.notes]
+        whole = cache.report.whole(seconds)
+        lines += [cache.report.summary(), *([whole] if whole else []), *cache.report.notes]
     return lines
 
 

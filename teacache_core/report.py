@@ -131,6 +131,16 @@ class CacheReport:
             f"{totals.seconds + totals.seconds_saved:.1f} s."
         )
 
+    def whole(self, seconds: float) -> str:
+        """One line: what the skipped steps made of a video that took `seconds` in all; empty without any."""
+        totals = self.totals()
+        if not totals.skipped or seconds <= 0:
+            return ""
+        return (
+            f"Steps: {totals.speedup:.2f} times fewer. Whole clips, with all that is done beside the steps: "
+            f"about {(seconds + totals.seconds_saved) / seconds:.2f} times faster."
+        )
+
     def to_text(self, details: bool = False) -> str:
         """For people: what happened in each clip; with `details`, every evaluation and its reason."""
         lines = [self.summary(), f"Calibration: {self.calibration}."]

@@ -163,7 +163,7 @@ def _apply_model(
     return x - torch.cat(answers).to(x) * scale
 
 
-_ONCE_A_STEP = (
+ONCE_A_STEP = (
     "euler",
     "euler_ancestral",
     "lms",
@@ -185,7 +185,7 @@ def _is_euler(sampler: Any) -> bool:
 
 def _evaluates_once_a_step(sampler: Any) -> bool:
     found = _function(sampler)
-    return found is not None and any(found is _host_function(name) for name in _ONCE_A_STEP)
+    return found is not None and any(found is _host_function(name) for name in ONCE_A_STEP)
 
 
 def _function(sampler: Any) -> Any:

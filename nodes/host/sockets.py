@@ -85,7 +85,8 @@ class VideoReport:
 
     def text(self, details: bool = False) -> str:
         """For people; with ``details``, a line for every evaluation."""
-        lines = [self.first_line, self.cache.to_text(details), *self.notes]
+        whole = self.cache.whole(self.seconds)
+        lines = [self.first_line, *([whole] if whole else []), self.cache.to_text(details), *self.notes]
         if self.kept and self.frames > self.kept:
             lines.insert(1, f"What follows is about the {self.frames - self.kept} that were made now.")
         return "\n".join(lines)

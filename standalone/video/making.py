@@ -201,10 +201,10 @@ class Video:
         """Put the video in its place; what it was made in is gone."""
         self._join({KEY_TAG: self._key})
         self._work.remove()
-        lines = save_results(self._cache, self._options)
+        seconds = time.monotonic() - self._started
+        lines = save_results(self._cache, self._options, seconds)
         if self.found and self._options.cache_report is not None:
             lines.append(f"The cache report is about the {self.total - self.found} frames made since.")
-        seconds = time.monotonic() - self._started
         return Made(self.total, self.found, self._evaluations, seconds, tuple(lines))
 
     def keep_so_far(self) -> bool:

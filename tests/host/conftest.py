@@ -76,9 +76,9 @@ def inside(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def old_inside(
     old_comfyui: Path, old_python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """The checks of the cache in the oldest supported ComfyUI."""
+    """The checks of the cache and of samplers in the oldest supported ComfyUI."""
     user = make_user_folder(tmp_path_factory.mktemp("old_inside"))
-    return run_inside(old_comfyui, old_python, user, ("cache", "parity"))
+    return run_inside(old_comfyui, old_python, user, ("cache", "parity", "samplers"))
 
 
 def run_inside(comfyui: Path, python: Path, user: Path, groups: Sequence[str]) -> dict[str, Any]:

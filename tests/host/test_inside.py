@@ -230,6 +230,23 @@ def test_samplers_of_two_evaluations_per_step_skip_evaluations(inside: dict[str,
         assert found["carried"]
 
 
+def test_a_known_schedule_waits_for_no_number_and_a_threshold_for_one_a_step(inside: dict[str, Any]) -> None:
+    """`heun` evaluates more than once a step; its levels cannot be counted, and each may be waited for."""
+    found = value(inside, "numbers_read_while_sampling")
+    two_a_step = found.pop("heun")
+    assert max(two_a_step.values()) <= 15
+    for added in found.values():
+        assert added["schedule"] == 0 and added["threshold"] <= 8, found
+
+
+@pytest.mark.parametrize("host", ["inside", "old_inside"])
+def test_samplers_whose_levels_are_counted_evaluate_each_level_once(
+    host: str, request: pytest.FixtureRequest
+) -> None:
+    found = value(request.getfixturevalue(host), "levels_of_samplers_that_are_counted")
+    assert {"euler", "deis", "dpmpp_2m"} <= set(found) and all(found.values()), found
+
+
 def test_lora_files_act_add_up_and_go(inside: dict[str, Any]) -> None:
     found = value(inside, "lora_files")
     assert found.pop("patched") == [3, 3, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,70 @@ def skipping_between_steps(world: World) -> dict[str, Any]:
     return found
 
 
+def numbers_read_while_sampling(world: World) -> dict[str, dict[str, int]]:
+    """How often the cache asks for a tensor's number while a sampler runs: what waits for a device."""
+    clip, found = one_clip(world), {}
+    for name in ("euler", "dpmpp_2m", "deis", "heun"):
+        change = {"sampler_name": name, "steps": SAMPLER_STEPS}
+        plain = reads(world, replace(world.job, **change), clip)
+        recording = replace(world.cached(calibrate=True), **change)
+        calibration = sample(world, recording, clip)[1].cache.make_calibration()
+        jobs = {
+            "schedule": with_calibration(world, calibration, target_speedup=2.0),
+            "threshold": with_calibration(world, calibration, rel_l1_thresh=0.15),
+        }
+        found[name] = {kind: reads(world, replace(job, **change), clip) - plain for kind, job in jobs.items()}
+    return found
+
+
+def levels_of_samplers_that_are_counted(world: World) -> dict[str, bool]:
+    """Whether each of them evaluates every level of the schedule once, in order, in this host."""
+    import comfy.samplers
+
+    clip, found = one_clip(world), {}
+    for name in world.module("nodes.host.cached_sampling").ONCE_A_STEP:
+        if name in comfy.samplers.KSampler.SAMPLERS:
+            model, seen = knowing_net(world.job.model)
+            job = replace(world.job, model=model, sampler_name=name, steps=SAMPLER_STEPS)
+            sample(world, job, clip)
+            wanted = job.sigmas()[:-1].tolist()
+            pairs = zip([sigma for sigma, _ in seen], wanted, strict=False)
+            found[name] = len(seen) == len(wanted) and all(abs(x - y) < 1e-5 for x, y in pairs)
+    return found
+
+
 # Means
+
+
+def with_calibration(world: World, calibration: Any, **settings: Any) -> Any:
+    """The job under a cache that has learned before."""
+    core = world.module("teacache_core")
+    settings = core.CacheSettings(core.StepCacheConfig(**settings), calibration)
+    model = world.module("nodes.host.cached_sampling").attach(world.job.model, settings)
+    return replace(world.job, model=model)
+
+
+def reads(world: World, job: Any, clip: tuple[Any, ...]) -> int:
+    """Numbers read while the sampler of one clip runs."""
+    import comfy.samplers
+    import torch
+
+    asked: list[str] = []
+    run = comfy.samplers.KSAMPLER.sample
+
+    def counting(name: str) -> Any:
+        inner = getattr(torch.Tensor, name)
+        return lambda self: asked.append(name) or inner(self)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:  # PyTorch's dispatch modes see no such call in inference mode
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+                stack.enter_context(replaced(torch.Tensor, name, counting(name)))
+            return run(*args, **kwargs)
+
+    with replaced(comfy.samplers.KSAMPLER, "sample", counted):
+        sample(world, job, clip)
+    return len(asked)
 
 
 def one_clip(world: World) -> tuple[Any, ...]:
@@ -79,9 +142,11 @@ def sample(world: World, job: Any, clip: tuple[Any, ...], clips: int = 1) -> tup
     """The latents of the last of some equal clips, and the cache of their video."""
     model, video = world.module("nodes.host.cached_sampling").start_video(job.model, job.cfg)
     job, latents = replace(job, model=model), None
-    for video.clip_index in range(clips):
+    for index in range(clips):
+        if video is not None:
+            video.clip_index = index
         latents = world.module("nodes.host.video").sample_clip(
-            job, *clip, job.sigmas(), video.clip_index, lambda *_: None
+            job, *clip, job.sigmas(), index, lambda *_: None
         )
     return latents, video
 
@@ -130,4 +195,9 @@ def counted_calls(model: Any) -> Iterator[tuple[Any, list[int]]]:
     yield model, calls
 
 
-CHECKS = (every_sampler, skipping_between_steps)
+CHECKS = (
+    every_sampler,
+    skipping_between_steps,
+    numbers_read_while_sampling,
+    levels_of_samplers_that_are_counted,
+)
