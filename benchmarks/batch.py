@@ -20,7 +20,7 @@ CLIP, OVERHEAD, BLIND = 4.0, 0.5, 5.0  # seconds: of a clip, to begin a row, unt
 
 def simulate(seed: int) -> tuple[float, float, int]:
     """Seconds of the schedule, of the ideal, and how many rows were begun again."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # nosec B311  of a benchmark, no secret
     costs = [draw.lognormvariate(4.5, 0.8) for _ in range(ROWS)]
     machines = [Machine() for _ in range(WORKERS - LOST)]
     for _ in range(LOST):  # each breaks at some moment, and another comes a while later
