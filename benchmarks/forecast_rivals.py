@@ -107,21 +107,26 @@ class Zeus(Forecasting):
 
 
 class Spectrum(Forecasting):
-    """Spectrum (arXiv 2603.01623): ridge regression on Chebyshev polynomials T0..T4 of all computed steps."""
+    """Spectrum (arXiv 2603.01623): ridge regression on Chebyshev polynomials T0..T4 of all computed steps.
 
-    degree, ridge = 4, 0.1
+    Of a lower degree while fewer than five are known: the paper's own warm-up would take most of ten. The
+    ridge is the best of 1 to 1e-6 on the calibration's clips.
+    """
+
+    degree, ridge = 4, 1e-3
 
     def forecast(self) -> Velocities:
         steps = [step for step, _ in self.known]
-        fitted, wanted = self.basis(steps), self.basis([self.step])
-        normal = fitted.T @ fitted + self.ridge * torch.eye(self.degree + 1, dtype=torch.float64)
+        degree = min(self.degree, len(steps) - 1)
+        fitted, wanted = self.basis(steps, degree), self.basis([self.step], degree)
+        normal = fitted.T @ fitted + self.ridge * torch.eye(degree + 1, dtype=torch.float64)
         weights: list[float] = (wanted @ torch.linalg.solve(normal, fitted.T))[0].tolist()
         return self.weighted(weights)
 
-    def basis(self, steps: Sequence[int]) -> Tensor:
+    def basis(self, steps: Sequence[int], degree: int) -> Tensor:
         """(len(steps), degree + 1); time runs from -1 to 1."""
         time = torch.tensor(steps, dtype=torch.float64) * 2 / (self.steps - 1) - 1
-        return torch.cos(torch.arange(self.degree + 1, dtype=torch.float64) * torch.acos(time)[:, None])
+        return torch.cos(torch.arange(degree + 1, dtype=torch.float64) * torch.acos(time)[:, None])
 
 
 class MeanCache(Forecasting):

@@ -1,4 +1,4 @@
-"""Draws a result of `benchmarks.caching`: PSNR against cost, for both references.
+"""Draws a result of `benchmarks.caching` at a glance: this cache, the best rival and plain steps by cost.
 
 python -m benchmarks.plot benchmarks/results/caching_<machine>_<date>.json docs/caching.png
 """
@@ -8,83 +8,96 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH, HEIGHT, SIDE, LEGEND = 620, 460, 64, 420
+WIDTH, HEIGHT, SIDE = 620, 460, 64
 INK, FAINT = (32, 36, 44), (226, 229, 235)
-COLOURS = (
-    (38, 84, 158),
-    (207, 92, 36),
-    (40, 140, 96),
-    (150, 70, 160),
-    (190, 150, 30),
-    (90, 150, 210),
-    (120, 120, 120),
-    (200, 60, 90),
-    (80, 190, 170),
-    (110, 80, 60),
-    (160, 190, 60),
-    (60, 60, 120),
-    (230, 140, 170),
-    (20, 20, 20),
-    (170, 190, 215),
-    (190, 110, 10),
-)
 PANELS = (
-    ("psnr", "PSNR against 20 Euler steps (dB)"),
-    ("psnr_converged", "PSNR against the converged video (dB)"),
+    ("psnr", "this cache, same video", "Near to the same video: PSNR to 20 Euler steps (dB)"),
+    ("psnr_converged", "this cache, converged video", "Near to the converged video: PSNR to 100 steps (dB)"),
 )
+RIVALS = (
+    "TaylorSeer",
+    "HiCache",
+    "ZEUS",
+    "Spectrum",
+    "MeanCache",
+    "TeaCache as published",
+    "EasyCache",
+    "MagCache",
+)
+PLAIN = ("Euler", "Adams-Bashforth", "DPM++")
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One method over its costs."""
+    """Points (evaluations, decibels), and the row's name at each where it is the best of several."""
 
-    name: str
+    label: str
     colour: tuple[int, int, int]
-    points: tuple[dict[str, float], ...]
+    points: tuple[tuple[float, float], ...]
+    names: tuple[str, ...] = ()
 
 
-def curves(rows: Sequence[dict[str, Any]]) -> list[Curve]:
-    """Rows of one method at several costs become a curve; the 20-step reference is none."""
-    grouped: dict[str, list[dict[str, float]]] = {}
+def method(row: Row) -> str:
+    """A row's name without its cost."""
+    return re.sub(r" ?\d+( steps)?$", "", row["method"])
+
+
+def best(
+    rows: Iterable[Row], field: str, wanted: Callable[[str], bool]
+) -> tuple[list[tuple[float, float]], list[str]]:
+    """At every rounded cost the best of the wanted rows: points and names."""
+    found: dict[int, Row] = {}
     for row in rows:
-        if row["psnr"] < 100:
-            grouped.setdefault(re.sub(r" ?(\d+\.\dx|\d+ steps)$", "", row["method"]), []).append(row)
+        cost = round(row["evaluations"])
+        if (
+            wanted(method(row))
+            and row["psnr"] < 100
+            and (cost not in found or row[field] > found[cost][field])
+        ):
+            found[cost] = row
+    chosen = [found[cost] for cost in sorted(found)]
+    return [(row["evaluations"], row[field]) for row in chosen], [method(row) for row in chosen]
+
+
+def curves(rows: Sequence[Row], field: str, ours: str) -> list[Curve]:
+    """Ours, the best rival at each cost, the best plain solver at each cost."""
+    mine, _ = best(rows, field, lambda name: name == ours)
+    rival, who = best(rows, field, lambda name: name.startswith(RIVALS))
+    plain, how = best(rows, field, lambda name: name.startswith(PLAIN))
     return [
-        Curve(name, COLOURS[index % len(COLOURS)], tuple(sorted(points, key=lambda row: row["evaluations"])))
-        for index, (name, points) in enumerate(grouped.items())
+        Curve("this cache", (38, 84, 158), tuple(mine)),
+        Curve("best rival", (207, 92, 36), tuple(rival), tuple(who)),
+        Curve("fewer plain steps", (120, 120, 120), tuple(plain), tuple(how)),
     ]
 
 
-def draw(rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """Two panels and a legend."""
-    found = curves(rows)
-    picture = Image.new("RGB", (2 * WIDTH + LEGEND, HEIGHT), "white")
+def draw(rows: Sequence[Row]) -> Image.Image:
+    """A panel for each target."""
+    picture = Image.new("RGB", (2 * WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(picture)
-    for index, (field, title) in enumerate(PANELS):
-        _panel(pen, index * WIDTH, field, title, found)
-    for index, curve in enumerate(found):
-        y = 40 + 26 * index
-        pen.rectangle((2 * WIDTH + 8, y + 3, 2 * WIDTH + 22, y + 15), fill=curve.colour)
-        pen.text((2 * WIDTH + 30, y), curve.name, fill=INK, font=ImageFont.load_default(size=14))
+    for index, (field, ours, title) in enumerate(PANELS):
+        _panel(pen, index * WIDTH, title, [c for c in curves(rows, field, ours) if c.points])
     return picture
 
 
-def _panel(pen: Any, left: int, field: str, title: str, found: Sequence[Curve]) -> None:
+def _panel(pen: Any, left: int, title: str, found: Sequence[Curve]) -> None:
     font = ImageFont.load_default(size=14)
-    values = [point[field] for curve in found for point in curve.points]
-    costs = [point["evaluations"] for curve in found for point in curve.points]
+    values = [value for curve in found for _, value in curve.points]
+    costs = [cost for curve in found for cost, _ in curve.points]
     low, high = int(min(values)) - 1, int(max(values)) + 2
     first, last = min(costs) - 0.5, max(costs) + 0.5
 
     def place(cost: float, value: float) -> tuple[float, float]:
-        x = left + SIDE + (WIDTH - SIDE - 20) * (cost - first) / (last - first)
+        x = left + SIDE + (WIDTH - SIDE - 130) * (cost - first) / (last - first)
         return x, 40 + (HEIGHT - 100) * (high - value) / (high - low)
 
     pen.text((left + SIDE, 12), title, fill=INK, font=ImageFont.load_default(size=16))
@@ -96,11 +109,15 @@ def _panel(pen: Any, left: int, field: str, title: str, found: Sequence[Curve]) 
         pen.text((x - 6, y + 6), str(cost), fill=INK, font=font)
     pen.text((left + SIDE, HEIGHT - 30), "computed evaluations of 20 per clip", fill=INK, font=font)
     for curve in found:
-        points = [place(point["evaluations"], point[field]) for point in curve.points]
+        points = [place(cost, value) for cost, value in curve.points]
         if len(points) > 1:
-            pen.line(points, fill=curve.colour, width=2)
+            pen.line(points, fill=curve.colour, width=3)
         for x, y in points:
             pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=curve.colour)
+        x, y = points[-1]
+        pen.text((x + 8, y - 8), curve.label, fill=curve.colour, font=font)
+        if curve.names:
+            pen.text((x + 8, y + 8), curve.names[-1], fill=curve.colour, font=ImageFont.load_default(size=11))
 
 
 def main() -> None:

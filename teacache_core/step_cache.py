@@ -21,7 +21,7 @@ from .observer import Observer
 from .plan import ClipPlan, Setting, plan_clip
 from .report import CacheReport
 
-SURPRISE = 1.5
+SURPRISE = 2.0
 """Guesses this many times farther off than the calibration's make later clips compute more steps."""
 
 logger = logging.getLogger(__name__)
