@@ -61,10 +61,6 @@ class Checked:
     unusable: list[Problem] = field(default_factory=list[Problem])
     problems: list[Problem] = field(default_factory=list[Problem])
 
-    @property
-    def prices(self) -> list[Price]:
-        return [job.price for job in self.jobs]
-
 
 @dataclass(frozen=True)
 class _Model:
