@@ -9,6 +9,7 @@ are in tests/parity/test_upstream_cache.py.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,16 +131,22 @@ def find_out(case: Path) -> dict[str, Any]:
     return facts | original_script(video, plain)
 
 
+def documented_snippet() -> str:
+    """The first block of code of the page about the original script."""
+    page = Path(__file__).resolve().parents[3] / "docs" / "original-script.md"
+    found = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None and "teacache_forward" in found[1]
+    return found[1]
+
+
 def original_script(video: Video, plain: list[torch.Tensor]) -> dict[str, Any]:
     """The same by the original script's interface: the class's forward replaced, its attributes set."""
     from memo.models.unet_3d import UNet3DConditionModel
 
     from standalone.published_memo import teacache_report
-    from teacache_memo import teacache_forward
 
     net, published = video.pipeline.diffusion_net, UNet3DConditionModel.forward
-    UNet3DConditionModel.forward = teacache_forward
-    UNet3DConditionModel.enable_teacache = True
+    exec(documented_snippet())  # noqa: S102 - what docs/original-script.md tells people to run
     UNet3DConditionModel.num_steps = STEPS
     UNet3DConditionModel.rel_l1_thresh = 0.0
     UNet3DConditionModel.cnt = 0
