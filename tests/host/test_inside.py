@@ -42,6 +42,11 @@ class TestCache:
         distance = value(found, "distance_to_the_standalone_loop")
         assert distance["largest"] < ROUNDING and distance["mean"] < ROUNDING / 20
 
+    def test_the_cache_gives_the_standalone_loops_frames_in_every_mode(self, found: dict[str, Any]) -> None:
+        for name, mode in value(found, "frames_of_the_standalone_loop_in_every_mode").items():
+            assert mode["masks"][0] == mode["masks"][1] and "0" in mode["masks"][0][-1], name
+            assert mode["notes"][0] == mode["notes"][1] and mode["error"] < ROUNDING, (name, mode)
+
     def test_a_cache_that_skips_nothing_changes_nothing(self, found: dict[str, Any]) -> None:
         assert value(found, "cache_that_skips_nothing") == {"equal": True, "skipped": 0}
 

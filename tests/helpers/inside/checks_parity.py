@@ -81,6 +81,34 @@ def distance_to_the_standalone_loop(world: World) -> dict[str, float]:
     return {"largest": float(difference.max()), "mean": float(difference.mean())}
 
 
+def frames_of_the_standalone_loop_in_every_mode(world: World) -> dict[str, Any]:
+    """The cache in the host against the same cache in our own clip loop: decisions, and the largest error."""
+    core, attach = world.module("teacache_core"), world.module("nodes.host.cached_sampling").attach
+    job = replace(world.stored.job, voice=two_clips(world.stored.job.voice), steps=6)
+    recorder = core.CacheSettings(core.StepCacheConfig(calibrate=True))
+    learned = standalone_frames(world, job, recorder)[1].make_calibration()
+    modes = {
+        "same": ({"target_speedup": 2.0}, learned),
+        "converged": ({"target_speedup": 2.0, "target": "converged"}, learned),
+        "line": ({"target_speedup": 2.0, "on_skip": "line"}, learned),
+        "learning": ({"target_speedup": 2.0}, None),
+        "threshold": ({"rel_l1_thresh": 0.15}, learned),
+        "threshold, converged": ({"rel_l1_thresh": 0.15, "target": "converged"}, learned),
+        "mask": ({"step_mask": "110100"}, None),
+    }
+    found: dict[str, Any] = {}
+    for name, (config, calibration) in modes.items():
+        settings = core.CacheSettings(core.StepCacheConfig(**config), calibration)
+        mine, cache = standalone_frames(world, job, settings)
+        theirs, host_cache = world.run(replace(job, model=attach(job.model, settings)))
+        found[name] = {
+            "masks": [list(run.report.masks()) for run in (cache, host_cache)],
+            "notes": [run.report.notes for run in (cache, host_cache)],
+            "error": float((mine - theirs).abs().max()),
+        }
+    return found
+
+
 def branches_split_or_batched(world: World) -> dict[str, Any]:
     """A model that seems too big for both branches at once makes the host evaluate them one by one."""
     stored = world.stored
@@ -98,6 +126,34 @@ def branches_split_or_batched(world: World) -> dict[str, Any]:
 
 
 # Means
+
+
+def two_clips(voice: Any) -> Any:
+    """A voice whose features go on for two whole clips."""
+    import torch
+
+    heard = voice.voice
+    index = torch.arange(32) % heard.num_frames
+    features, emotions = heard.audio_embeddings[index], heard.emotions[index]
+    return replace(voice, voice=type(heard)(features, emotions, len(index)))
+
+
+def standalone_frames(world: World, job: Any, settings: Any) -> tuple[Any, Any]:
+    """A job's frames by our own clip loop under a cache, and the cache."""
+    import torch
+
+    loop, checkpoint = world.module("memo_avatar.clips.loop"), world.module("memo_avatar.checkpoint.load")
+    cache = settings.start(job.model.model.fingerprint, job.cfg)
+    clips = loop.generate_clips(
+        checkpoint.load_memo(job.memo.path, dtype=torch.float32),
+        world.module("nodes.host.video").HostVAE(job.vae),
+        job.portrait,
+        job.voice.voice,
+        job.settings,
+        seed=job.seed,
+        wrap_denoiser=cache.wrap,
+    )
+    return torch.cat([clip.frames for clip in clips]), cache
 
 
 @contextmanager
@@ -154,4 +210,9 @@ def error(name: str, ours: Any, stored: Any) -> float:
     return float(difference.norm() / stored.double().norm())
 
 
-CHECKS = (published_numbers, distance_to_the_standalone_loop, branches_split_or_batched)
+CHECKS = (
+    published_numbers,
+    distance_to_the_standalone_loop,
+    frames_of_the_standalone_loop_in_every_mode,
+    branches_split_or_batched,
+)
