@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -78,19 +77,8 @@ def installed(python: Path) -> str:
 
 def unit_tests(python: Path, folder: Path) -> tuple[bool, str]:
     """Whether they passed, and pytest's last line."""
-    done = run(
-        python,
-        "-m",
-        "pytest",
-        "tests/unit",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "auto",
-        "--dist",
-        "loadgroup",
-    )
+    options = ["-q", "-p", "no:cacheprovider", "-n", "auto", "--dist", "loadgroup"]
+    done = run(python, "-m", "pytest", "tests/unit", *options)
     (folder / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was printed"]
     return done.returncode == 0, re.sub(r" in [\d.]+s.*", "", lines[-1])
@@ -128,5 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONPATH", None)
     sys.exit(main())

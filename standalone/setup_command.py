@@ -20,7 +20,7 @@ OLDEST_PYTHON = (3, 10)
 TORCH = "torch<=2.13.0"
 """The newest release that this was measured with, or the newest before it that a system has a wheel of."""
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 class SetupError(Exception):
@@ -90,12 +90,10 @@ def python_in(folder: Path) -> Path:
 def has_pip(python: Path) -> bool:
     """Whether this Python is there, starts, and can install."""
     try:
-        return (
-            subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode
-            == 0
-        )
+        done = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
     except OSError:
         return False
+    return done.returncode == 0
 
 
 def install(python: Path, options: argparse.Namespace) -> None:
