@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import CheckpointError, load_memo, open_checkpoint
+from tests.helpers.weights import copied_weights
 
 MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,7 +33,7 @@ def message(path: Path, load: Callable[[Path], object] = open_checkpoint) -> str
 
 
 def change(file: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
-    tensors = load_file(file)
+    tensors = copied_weights(file)
     edit(tensors)
     save_file(tensors, file)
 
@@ -192,7 +193,7 @@ def test_one_part_in_place_of_another(folder: Path, given: str, wanted: str) -> 
 
 def test_a_prefix_on_every_key(folder: Path) -> None:
     file = folder / "image_proj" / WEIGHTS
-    save_file({f"module.{key}": tensor for key, tensor in load_file(file).items()}, file)
+    save_file({f"module.{key}": tensor for key, tensor in copied_weights(file).items()}, file)
     assert "Every key begins with 'module.'" in message(folder)
 
 
@@ -319,14 +320,14 @@ def single(tmp_path: Path) -> Path:
 
 
 def test_a_single_file_without_its_metadata(single: Path) -> None:
-    save_file(load_file(single), single)
+    save_file(copied_weights(single), single)
     text = message(single)
     assert "expected the config of diffusion_net in the metadata but got none" in text
     assert "Another program saved this file and dropped it" in text
 
 
 def test_a_single_file_with_a_part_missing_or_too_many(single: Path) -> None:
-    tensors = load_file(single)
+    tensors = copied_weights(single)
     save_file({key: tensor for key, tensor in tensors.items() if "audio_proj" not in key}, single)
     assert "got none of audio_proj among 1742" in message(single)
     save_file(tensors | {"vae.decoder.conv_in.weight": torch.zeros(1)}, single)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from memo_avatar.checkpoint import companions
 from memo_avatar.checkpoint.companions import (
@@ -20,6 +20,7 @@ from memo_avatar.checkpoint.companions import (
     read_wav2vec2,
 )
 from memo_avatar.files.foreign import CheckpointError
+from tests.helpers.weights import copied_weights
 
 DEMO = Path(__file__).parents[3] / "demo" / "checkpoint"
 
@@ -110,7 +111,7 @@ def test_configs_out_of_range_or_of_other_weights_are_refused_by_the_header(
 
 def test_wav2vec2_with_heads_for_training_is_the_same_encoder(tmp_path: Path) -> None:
     folder = copy_of("wav2vec2", tmp_path / "wav2vec2")
-    state = load_file(folder / "model.safetensors")
+    state = copied_weights(folder / "model.safetensors")
     published = {f"wav2vec2.{key}": tensor for key, tensor in state.items()}
     save_file(published | {"lm_head.weight": torch.zeros(2, 2)}, folder / "model.safetensors")
     ours, theirs = read_wav2vec2(DEMO / "wav2vec2").state, read_wav2vec2(folder).state

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from memo_avatar.clips.values import Clip
 from memo_avatar.files import disk
@@ -21,6 +21,7 @@ from memo_avatar.video.unfinished import Unfinished, unfinished_videos
 from memo_avatar.voice.sound import MediaError
 from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make
 from tests.helpers.media import read_video
+from tests.helpers.weights import copied_weights
 from tests.helpers.windows_rules import windows_rules
 
 VIDEO = FakeVideo()
@@ -146,7 +147,7 @@ def changed_number(path: Path) -> None:
     """A state with its own header and one other number."""
     with safe_open(str(path), framework="pt") as stored:
         metadata = stored.metadata()
-    tensors = load_file(path)
+    tensors = copied_weights(path)
     tensors["memory.0.0.kv"][5] += 1e-6
     save_file(tensors, path, metadata=metadata)
 
