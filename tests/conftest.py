@@ -44,6 +44,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if COMFYUI is None and collection_path in HOST_SUITES else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes (pytest-xdist) one runs what shares fixtures: a suite in ComfyUI, or a file."""
     for item in items:
