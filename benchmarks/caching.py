@@ -86,9 +86,7 @@ def make_rows(options: argparse.Namespace, run: Run) -> Iterator[Row]:
 
 
 def table(rows: Sequence[Row], seconds: float, counts: Mapping[str, Any]) -> str:
-    """Markdown. Steps: how many times fewer are computed. Clip: how many times less work a whole clip of the
-    published model is.
-    """
+    """Markdown: how many times fewer steps are computed, and how many times less work a whole clip is."""
     lines = [
         "| method | evaluations | steps | clip | seconds ratio "
         "| PSNR, 20 Euler steps | PSNR, converged | SSIM | lip-sync loss |",

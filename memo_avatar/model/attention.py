@@ -53,8 +53,7 @@ class MultiHeadAttention(nn.Module):
     def with_reference(
         self, hidden_states: Tensor, reference: KeyValue | None, context: ClipContext
     ) -> Tensor:
-        """Self-attention (B*F, L, C) in which flagged branches also see the reference image's keys and
-        values.
+        """Self-attention (B*F, L, C); flagged branches also see the reference image's keys and values.
 
         ``reference`` is (U, L, C). Upstream: attention with the reference runs for every branch and is thrown
         away for uncond. Here: each branch runs once.

@@ -146,9 +146,9 @@ class ImageProjectionConfig:
 
 @dataclass(frozen=True)
 class AudioProjectionConfig:
-    """A window of wav2vec2 states -> ``tokens`` tokens of width ``dim`` (upstream
-    ``memo/models/audio_proj.py``).
+    """A window of wav2vec2 states -> ``tokens`` tokens of width ``dim``.
 
+    Upstream: ``memo/models/audio_proj.py``.
     Only the product window x blocks x channels is visible in the weights: ``input_dim``.
     """
 

@@ -71,8 +71,7 @@ class ClipRowsCond(comfy.conds.CONDRegular):
 
 
 class HostUNet3D(UNet3D):
-    """UNet3D called as the host calls a diffusion model. Parameter names are unchanged, so LoRA keys are the
-    usual."""
+    """UNet3D called as the host calls a diffusion model; parameters, and so LoRA keys, keep their names."""
 
     def __init__(
         self,
@@ -95,8 +94,7 @@ class HostUNet3D(UNet3D):
         transformer_options: dict[str, Any] | None = None,
         **conds: Any,
     ) -> Tensor:
-        """(B, 4, F, h, w) -> velocity of the same shape, through the wrappers that other nodes have put
-        around it."""
+        """(B, 4, F, h, w) -> velocity of the same shape, through the wrappers that other nodes have put."""
         extension, options = comfy.patcher_extension, transformer_options or {}
         wrappers = extension.get_all_wrappers(extension.WrappersMP.DIFFUSION_MODEL, options)
         if wrappers:

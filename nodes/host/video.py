@@ -1,5 +1,4 @@
-"""A video in the host: the clip loop over the host's own sampling, models placed by the host, one progress
-bar."""
+"""A video in the host: the clip loop over its own sampling, its placing of models, one progress bar."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ net that knows the answer."""
 
 @dataclass(frozen=True)
 class HostModels(MemoModels):
-    """The nets where the host keeps them: device and dtype are the host's, wherever the weights lie just
-    now."""
+    """The nets where the host keeps them: device and dtype are its own, wherever the weights lie now."""
 
     load_device: torch.device
     compute_dtype: torch.dtype
@@ -196,10 +194,9 @@ def sample_clip(
     )
     if not torch.isfinite(latents).all():
         raise RuntimeError(
-            f"expected finite latents but got NaN or infinity (clip {clip_index}, sampler "
-            f"{job.sampler_name}, scheduler "
+            f"expected finite latents but got NaN or infinity (clip {clip_index}, {job.sampler_name}, "
             f"{job.scheduler}). Use the euler sampler with the normal scheduler; if that fails too, load "
-            f"MEMO in fp32."
+            "MEMO in fp32."
         )
     return latents
 

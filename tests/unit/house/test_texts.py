@@ -1,0 +1,52 @@
+"""How texts stand in the source: no string broken in mid-phrase, no docstring that hangs a few words over."""
+
+import ast
+import tokenize
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.unit.house.test_layering import PRODUCT, ROOT, sources
+
+SHORT = 60  # a piece of a sentence that ends here or before was broken by accident
+HANGING_WORDS = 3
+
+FILES = [path for part in (*PRODUCT, "teacache_memo.py", "tests") for path in sources(part)]
+
+
+def broken_strings(path: Path) -> Iterator[int]:
+    """Lines of implicitly joined strings that end early, in the middle of a sentence."""
+    with path.open("rb") as stream:
+        tokens = [token for token in tokenize.tokenize(stream.readline) if token.type != tokenize.NL]
+    kinds = (tokenize.STRING, getattr(tokenize, "FSTRING_END", -1))
+    starts = (tokenize.STRING, getattr(tokenize, "FSTRING_START", -1))
+    for first, second in pairwise(tokens):
+        if first.type not in kinds or second.type not in starts or first.end[0] + 1 != second.start[0]:
+            continue
+        line = first.line.rstrip()
+        text = line.rstrip("'\"")
+        if (
+            len(line) <= SHORT
+            and "|" not in text  # a table's row
+            and text.endswith(" ")
+            and not text.rstrip().endswith((".", ":", ";", "!", "?"))
+        ):
+            yield first.start[0]
+
+
+def hanging_docstrings(path: Path) -> Iterator[int]:
+    """Docstrings whose first paragraph takes a second line for a few words."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef):
+            continue
+        first = (ast.get_docstring(node) or "").split("\n\n")[0].split("\n")
+        if len(first) == 2 and len(first[1].split()) <= HANGING_WORDS:
+            yield node.body[0].lineno
+
+
+@pytest.mark.parametrize("find", [broken_strings, hanging_docstrings])
+def test_texts_are_whole(find) -> None:
+    found = [f"{path.relative_to(ROOT)}:{line}" for path in FILES for line in find(path)]
+    assert not found, "\n".join(found)
