@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from checks_cache import error_of
@@ -196,35 +196,31 @@ def other_rates(world: World) -> dict[str, Any]:
     return found
 
 
-def streamed(world: World, job: Any, folder: Path, stop: bool = False) -> bytes:
+def streamed(world: World, job: Any, key: str, stop: bool = False) -> bytes:
     """SamplerToFile's work at 24 frames a second, pasted back, stopped after the first clip or not."""
-    import torch
-
-    stream, sample = world.module("nodes.host.unfinished"), world.module("nodes.host.video_inputs")
-    sampling, paste = world.module("nodes.host.cached_sampling"), world.module("nodes.host.video_inputs")
-    model, video = sampling.start_video(job.model, job.cfg)
-    delivery = sample.make_delivery(job, "24", paste.make_paster(job.portrait, 0.12, True))
-    work, write, calls = stream.Unfinished(folder), stream.write_segment, []
+    store, host = world.module("memo_avatar.video.unfinished"), world.module("nodes.host.unfinished")
+    inputs, write, calls = world.module("nodes.host.video_inputs"), store.write_segment, []
+    model, video = world.module("nodes.host.cached_sampling").start_video(job.model, job.cfg)
+    delivery = inputs.make_delivery(job, "24", inputs.make_paster(job.portrait, 0.12, True))
 
     def failing(*arguments: Any) -> None:
         if calls:
             raise RuntimeError("stopped")
         calls.append(write(*arguments))
 
-    stream.write_segment = failing if stop else write
-    try:
-        segments = stream.finish_segments(replace(job, model=model), video, work, delivery)
-    except RuntimeError:
-        return b"stopped"
-    finally:
-        stream.write_segment = write
-    assert torch.is_inference_mode_enabled()
-    path = folder / "whole.mp4"
-    heard = world.module("memo_avatar.video.streams").Sound.of_waveform(
-        job.voice.waveform[0], job.voice.sample_rate
-    )
-    world.module("memo_avatar.video.segments").join_segments(segments, path, heard, 24)
-    return path.read_bytes()
+    with host.open_work(key) as work:
+        store.write_segment = failing if stop else write
+        try:
+            host.make_clips(replace(job, model=model), video, work, delivery)
+        except RuntimeError:
+            return b"stopped"
+        finally:
+            store.write_segment = write
+        path = work.folder / "whole.mp4"
+        work.join(path, host.sound_of(job), delivery, whole=True)
+        made = path.read_bytes()
+        work.remove()
+    return made
 
 
 def streamed_back(world: World) -> dict[str, Any]:
@@ -232,11 +228,10 @@ def streamed_back(world: World) -> dict[str, Any]:
     import av
 
     job = replace(world.job, portrait=portrait(world, picture(world))[0])
-    output = world.user / "output"
-    whole = streamed(world, job, output / "faces whole")
-    assert streamed(world, job, output / "faces stopped", stop=True) == b"stopped"
-    again = streamed(world, job, output / "faces stopped")
-    with av.open(str(output / "faces whole" / "whole.mp4")) as container:
+    whole = streamed(world, job, "a" * 16)
+    assert streamed(world, job, "b" * 16, stop=True) == b"stopped"
+    again = streamed(world, job, "b" * 16)
+    with av.open(io.BytesIO(whole)) as container:
         pictures = [(frame.width, frame.height) for frame in container.decode(video=0)]
         rate = float(container.streams.video[0].average_rate)
     return {"frames": len(pictures), "size": pictures[0], "rate": rate, "same": whole == again}
