@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy_server import python_of
+from tests.helpers.comfy.server import python_of
 
 HERE = Path(__file__).resolve().parent
 PROBE_SECONDS = 300
