@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 TORCH ?=
 PYTEST_ARGS ?=
 # Two processes at least halve the time: nearly every test computes on one thread (tests/conftest.py).
-PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+PARALLEL := -n auto --maxprocesses 4
 FUZZ_CASES ?= 100000
 DEMO_ARGS ?=
 BENCH_ARGS ?= --quick

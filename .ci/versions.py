@@ -77,7 +77,7 @@ def installed(python: Path) -> str:
 
 def unit_tests(python: Path, folder: Path) -> tuple[bool, str]:
     """Whether they passed, and pytest's last line."""
-    options = ["-q", "-p", "no:cacheprovider", "-n", "auto", "--dist", "loadgroup"]
+    options = ["-q", "-p", "no:cacheprovider", "-n", "auto"]
     done = run(python, "-m", "pytest", "tests/unit", *options)
     (folder / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["nothing was printed"]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,12 +45,18 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if COMFYUI is None and collection_path in HOST_SUITES else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of several processes (pytest-xdist) one runs what shares fixtures: a suite in ComfyUI, or a file."""
-    for item in items:
-        suite = next((folder for folder in HOST_SUITES if folder in item.path.parents), item.path)
-        item.add_marker(pytest.mark.xdist_group(suite.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneProcessPerSuite(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            suites = [suite.name for suite in HOST_SUITES]
+            return next((name for name in suites if file.startswith(f"tests/{name}/")), file)
+
+    return OneProcessPerSuite(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
