@@ -143,7 +143,7 @@ def count_clips(models: MemoModels, settings: SamplingSettings) -> Counts:
     audio = torch.empty(frames, WINDOW, WAV2VEC2_LAYERS, WAV2VEC2_WIDTH, device="meta")
     _, first = count(lambda: conditions.reference(conditions.plan(None), None))
     _, following = count(lambda: conditions.reference(conditions.plan(past_latents), past_latents))
-    (context, _), clip = count(lambda: conditions.clip(past_latents, None, audio, 0))
+    context, clip = count(lambda: conditions.clip(past_latents, None, audio, 0))
     denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
     latents, timestep = torch.empty(1, 4, frames, latent, latent, device="meta"), torch.tensor(1000.0)
     _, step = count(lambda: denoiser(latents, timestep))

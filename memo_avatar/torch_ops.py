@@ -1,4 +1,4 @@
-"""The plain-torch backend: what a caller without a host passes as ``operations`` and ``attention``."""
+"""The seams between the nets and what they run on, and the attention of plain torch."""
 
 from __future__ import annotations
 

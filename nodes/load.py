@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..memo_avatar.checkpoint.companions import (
     read_wav2vec2,
 )
 from ..memo_avatar.checkpoint.load import Checkpoint, CheckpointError, open_checkpoint
+from ..memo_avatar.clips.placement import MEMORY_PLACES
 from ..memo_avatar.files.foreign import shown
 from ..memo_avatar.files.published_models import REQUIRED, missing
 from ..memo_avatar.model.config import MemoConfig
@@ -28,7 +30,7 @@ from .boundary.checks import FORMERLY, checked
 from .host.folders import DEMO, FOLDER, OLD_DEMO, checkpoint_path, find_checkpoints, save_folder
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
-from .host.schema import schema
+from .host.schema import ADVANCED, schema
 from .host.sockets import Memo, MemoNets
 
 NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
@@ -111,6 +113,15 @@ class LoadMemo(io.ComfyNode):
                     tooltip="Replaces the checkpoint's own VAE. Needed where it has none: MEMO was trained "
                     "with sd-vae-ft-mse.",
                 ),
+                io.Combo.Input(
+                    "memory",
+                    options=list(MEMORY_PLACES),
+                    default="auto",
+                    optional=True,
+                    tooltip="Where the memory of past frames lives (6.5 GiB at 512x512). auto: on the device "
+                    "as far as it fits beside the model, the rest in RAM. The frames are the same.",
+                    extra_dict=ADVANCED,
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -143,12 +154,14 @@ class LoadMemo(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, checkpoint: str, weight_dtype: str, vae: Any = None) -> io.NodeOutput:
+    def execute(
+        cls, checkpoint: str, weight_dtype: str, vae: Any = None, memory: str = "auto"
+    ) -> io.NodeOutput:
         path = checkpoint_path(checkpoint)
         vae = vae if vae is not None else _own_vae(path)
         model = load_model(str(path), weight_dtype)
         nets = load_nets(open_checkpoint(path), model.model.get_dtype_inference())
-        return io.NodeOutput(model, nets, vae)
+        return io.NodeOutput(model, replace(nets, memory=memory), vae)
 
 
 def _own_vae(path: Path) -> Any:

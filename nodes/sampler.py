@@ -104,7 +104,6 @@ class SamplerNode(io.ComfyNode):
                 shown = delivery.indices(clip.start, len(clip.frames))
                 images[done : done + len(shown)] = clip.frames[shown].movedim(1, -1)
                 clips, done = clip.index + 1, done + len(shown)
-                del clip  # its state would stay on the device
         except BaseException:
             if done:
                 file = keep_finished(images[:done], voice, delivery.fps, tags_of(cls))

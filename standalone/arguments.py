@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from memo_avatar.clips.placement import MEMORY_PLACES
 from memo_avatar.clips.solvers import SOLVERS
 from memo_avatar.files.foreign import shown
 from memo_avatar.files.limits import MAX_MESSAGE
@@ -58,6 +59,7 @@ class VideoOptions:
     emotion: EmotionPlan
     device: str | None
     dtype: str | None
+    memory: str
     size: tuple[int, int] | None
     fit: Fit
     max_seconds: float | None
@@ -193,6 +195,9 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         help="Hugging Face wav2vec2 folder (default: wav2vec2/ of the checkpoint)")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     add("--dtype", choices=DTYPES, help="of the computation (default: bfloat16 on a GPU, else float32)")
+    add("--memory", choices=MEMORY_PLACES, default="auto",
+        help="where the memory of past frames lives: on the device or, slower, in RAM "
+        "(default: auto, as much as fits on the device)")  # fmt: skip
 
 
 def _add_cache_options(group: argparse._ArgumentGroup) -> None:

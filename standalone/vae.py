@@ -20,10 +20,9 @@ class DiffusersVAE:
         self.model = model
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) in -1..1 -> (N, 4, H/8, W/8) unscaled, in the dtype and device of `pixels`."""
+        """(N, 3, H, W) in -1..1, wherever they are -> (N, 4, H/8, W/8) unscaled, where the VAE is."""
         batches = pixels.split(_batch_size(pixels.shape[-2] * pixels.shape[-1]))
-        means = [self.model.encode(self._cast(batch)).latent_dist.mean.to(pixels) for batch in batches]
-        return torch.cat(means)
+        return torch.cat([self.model.encode(self._cast(batch)).latent_dist.mean for batch in batches])
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, 4, h, w) unscaled -> (N, 3, 8h, 8w) in about -1..1, in the dtype and device of `latents`."""

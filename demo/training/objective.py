@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from memo_avatar.model.context import ClipContext, LayerMemory, MemoryState, ReferenceFeatures
+from memo_avatar.model.context import ClipContext, ReferenceFeatures
+from memo_avatar.model.memory import LayerMemory, MemoryState
 from memo_avatar.model.nets import MemoModels
 
 from .dataset import PAST, PAST_STRIDE, Batch, degrade
@@ -73,9 +74,7 @@ def _masked(memory: MemoryState, keep: Tensor) -> MemoryState:
     def mask(value: Tensor) -> Tensor:
         return value * keep.to(value).view(-1, *[1] * (value.ndim - 1))
 
-    return MemoryState(
-        tuple(tuple(LayerMemory(mask(m.kv), mask(m.z)) for m in layer) for layer in memory.layers)
-    )
+    return MemoryState(LayerMemory(mask(m.kv), mask(m.z)) for m in memory.memories)
 
 
 def flow_matching_loss(models: MemoModels, batch: Batch, weights: Tensor) -> Tensor:

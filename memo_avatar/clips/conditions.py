@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from ..inputs import Portrait
-from ..model.context import ClipContext, MemoryState, ReferenceFeatures
+from ..model.context import ClipContext, ReferenceFeatures, join_features
+from ..model.memory import MemoryState
 from ..model.nets import MemoModels
+from ..model.offload import Offload
+from ..model.sizes import runs_per_part
 from .drift import Appearance, appearance
-from .reference_plan import ReferencePlan, reference_plan
+from .reference_plan import ReferencePlan, face_ids, reference_plan
 from .values import SamplingSettings
 
 VAE_SCALE = 0.18215
@@ -22,7 +25,10 @@ class VAE(Protocol):
     """What the loop needs of an autoencoder; latents are unscaled, pixels -1..1."""
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 4, H/8, W/8), the posterior's mean."""
+        """(N, 3, H, W) float32, wherever they are -> (N, 4, H/8, W/8), the posterior's mean.
+
+        It brings a few pictures at a time to its device, in its own dtype.
+        """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -33,24 +39,30 @@ class VAE(Protocol):
 class VideoConditions:
     """What stays constant over a video: branches, face tokens, the reference image's latents and features."""
 
-    def __init__(self, models: MemoModels, vae: VAE, portrait: Portrait, settings: SamplingSettings) -> None:
-        self.models, self.settings = models, settings
+    def __init__(
+        self,
+        models: MemoModels,
+        vae: VAE,
+        portrait: Portrait,
+        settings: SamplingSettings,
+        offload: Offload | None = None,
+    ) -> None:
+        """``offload`` keeps memory in RAM; without one all of it is on the nets' device."""
+        self.models, self.settings, self.offload = models, settings, offload
         face = portrait.face_embedding.to(models.device, models.dtype)
         cond = models.image_proj(face)
         tokens = (
             [cond] if settings.branches == ("cond",) else [models.image_proj(torch.zeros_like(face)), cond]
         )
         self.face_tokens = torch.cat(tokens)  # (B, T, D)
-        same = len(tokens) > 1 and not portrait.face_embedding.any()  # no face: cond has uncond's zeros
-        self.face_ids = (0,) * len(tokens) if same else tuple(range(len(tokens)))
+        self.face_ids = face_ids(len(tokens), has_face=bool(portrait.face_embedding.any()))
         self.vae = vae
         self.image_latents = self.encode(portrait.pixel_values)
         self.image_features: dict[int, ReferenceFeatures] = {}  # by face id
 
     def encode(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) in -1..1 -> scaled latents (N, 4, h, w) where the nets are and in their dtype."""
-        latents = self.vae.encode(pixels.to(self.models.device))
-        return latents.to(self.models.device, self.models.dtype) * VAE_SCALE
+        return self.vae.encode(pixels).to(self.models.device, self.models.dtype) * VAE_SCALE
 
     def portrait_appearance(self) -> Appearance:
         """What the portrait looks like after the VAE, as every frame does."""
@@ -76,24 +88,34 @@ class VideoConditions:
         if past_latents is None:
             return image, image
         latents, tokens = past_latents[list(plan.past_frames)], self.face_tokens[list(plan.past_faces)]
-        return image, self.models.reference_net(latents, tokens)
+        return image, self._run_in_parts(latents, tokens)
+
+    def _run_in_parts(self, latents: Tensor, face_tokens: Tensor) -> ReferenceFeatures:
+        """The reference net over R images, no more of them at once than need be."""
+        count = runs_per_part(*latents.shape[-2:])
+        parts = zip(latents.split(count), face_tokens.split(count), strict=True)
+        return join_features((self.models.reference_net(*part) for part in parts), latents.shape[0])
 
     def clip(
         self, past_latents: Tensor | None, memory: MemoryState | None, audio: Tensor, emotion: int
-    ) -> tuple[ClipContext, MemoryState]:
-        """The context of one clip and the memory it leaves. ``audio`` (F, window, blocks, channels)."""
+    ) -> ClipContext:
+        """The context of one clip, with the memory that it leaves; ``memory`` goes into it.
+
+        ``past_latents`` (P, 4, h, w) and ``memory`` are None in the first clip; ``audio`` (F, window, blocks,
+        channels).
+        """
         models, branches = self.models, self.settings.branches
         plan = self.plan(past_latents)
         image, past = self.reference(plan, past_latents)
-        past_rows = torch.tensor(plan.past_rows, device=models.device)
-        memory = models.diffusion_net.update_memory(past, past_rows, memory)
+        past_rows = torch.tensor(plan.memory_rows, device=models.device)
+        memory = models.diffusion_net.update_memory(past, past_rows, memory, self.offload)
         audio_tokens = models.audio_proj(audio[None].to(models.device, models.dtype))
         null_emotion = models.config.diffusion_net.num_emotions - 1
         emotions = [emotion]
         if len(branches) > 1:
             audio_tokens = torch.cat([torch.zeros_like(audio_tokens), audio_tokens])
             emotions = [null_emotion, emotion]
-        context = models.diffusion_net.prepare_context(
+        return models.diffusion_net.prepare_context(
             face_tokens=self.face_tokens,
             audio_tokens=audio_tokens,
             emotion=torch.tensor(emotions, device=models.device),
@@ -101,5 +123,5 @@ class VideoConditions:
             has_reference=tuple(branch == "cond" for branch in branches),
             memory=memory,
             reference_rows=torch.tensor(plan.reference_rows[-1:], device=models.device),
+            offload=self.offload,
         )
-        return context, memory

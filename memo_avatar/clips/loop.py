@@ -16,10 +16,12 @@ from torch import Tensor
 from ..inputs import Portrait, Voice
 from ..model.context import ClipContext
 from ..model.nets import MemoModels
+from ..model.offload import Offload
 from ..timing import ClipSpan, clip_spans
 from .conditions import VAE, VAE_SCALE, VideoConditions
 from .denoiser import ClipDenoiser, guided
 from .drift import guard_past
+from .placement import Placement
 from .solvers import flow_sigmas
 from .values import Clip, ClipState, SamplingSettings
 
@@ -37,6 +39,7 @@ OnStep = Callable[[int, int, Tensor], None]
 """``on_step(clip_index, step, latents)`` before each evaluation of the net."""
 
 
+@torch.inference_mode()
 def generate_clips(
     models: MemoModels,
     vae: VAE,
@@ -46,6 +49,7 @@ def generate_clips(
     *,
     seed: int = 42,
     state: ClipState | None = None,
+    placement: Placement | None = None,
     on_step: OnStep | None = None,
     wrap_denoiser: WrapDenoiser | None = None,
     draw_noise: DrawNoise | None = None,
@@ -54,26 +58,22 @@ def generate_clips(
 
     One noise generator, seeded with ``seed``, continues across clips (upstream does the same); ``draw_noise``
     replaces it. Give the ``state`` of a finished clip to continue after it: the result is that of an
-    uninterrupted run. The frames of all clips together are exactly ``voice.num_frames``.
+    uninterrupted run, and the state is used up. ``placement`` says where the memory lives; None: on the
+    device. The frames of all clips together are exactly ``voice.num_frames``.
     """
     settings = settings or SamplingSettings()
-    with torch.inference_mode():
-        conditions = VideoConditions(models, vae, portrait, settings)
+    placement = placement or Placement()
+    offload = Offload(models.device, placement.in_ram) if any(placement.in_ram) else None
+    conditions = VideoConditions(models, vae, portrait, settings, offload)
 
     def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
-        denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
+        denoiser = ClipDenoiser(
+            models.diffusion_net, context, settings.branches, models.dtype, apart=placement.apart
+        )
         latents = _sample(denoiser, noise.to(models.device), settings, clip_index, on_step, wrap_denoiser)
         return decode_frames(vae, latents, models.dtype)
 
-    clips = render_clips(conditions, voice, render, seed=seed, state=state, draw_noise=draw_noise)
-    state = None
-    while True:
-        with torch.inference_mode():  # as a decorator it would keep each clip while the next one is made
-            clip = next(clips, None)
-        if clip is None:
-            return
-        yield clip
-        del clip
+    yield from render_clips(conditions, voice, render, seed=seed, state=state, draw_noise=draw_noise)
 
 
 def render_clips(
@@ -88,8 +88,8 @@ def render_clips(
 ) -> Iterator[Clip]:
     """The loop over the clips, whoever samples and decodes them: what passes from one clip to the next.
 
-    ``prepare(clip_index)`` is called before the nets run. Whoever keeps a clip's state while the next clip is
-    made keeps its memory on the device: gigabytes at 512x512.
+    ``prepare(clip_index)`` is called before the nets run. The memory in a clip's state goes into the next
+    clip's when that is asked for, and with it into the state given here.
     """
     settings = conditions.settings
     channels = conditions.models.config.diffusion_net.in_channels
@@ -97,22 +97,26 @@ def render_clips(
     generator = torch.Generator().manual_seed(seed)
     if state is not None:
         generator.set_state(state.generator)
-    first = 0 if state is None else state.clip_index + 1
     guard = guard_past(conditions.portrait_appearance()) if settings.guard_drift else None
+    first = 0 if state is None else state.clip_index + 1
     for span in clip_spans(voice.num_frames, settings.frames_per_clip)[first:]:
+        # 1. What the clip before left: its last frames, which condition this one, and its memory.
         past_latents, memory = None, None
         if state is not None:
             seen = state.past_frames if guard is None else guard(state.past_frames)
             past_latents, memory = conditions.encode(seen * 2 - 1), state.memory
+        # 2. The nets, on the device.
         if prepare is not None:
             prepare(span.index)
-        context, memory = conditions.clip(past_latents, memory, *clip_voice(voice, span))
-        state = None  # and with it the memory before this clip, which sampling has no use for
+        # 3. Reference features, the old memory made the new one, and what else the steps read.
+        context = conditions.clip(past_latents, memory, *clip_voice(voice, span))
+        # 4. Noise becomes frames.
         noise = draw_noise(span.index, shape) if draw_noise else torch.randn(shape, generator=generator)
         frames = render(context, noise, span.index)
+        # 5. What this clip leaves to the next.
         # In one layout whatever the VAE's, or a state that went through a file would give other roundings.
         past_frames = frames[-settings.past_frames :].clone(memory_format=torch.contiguous_format)
-        state = ClipState(span.index, past_frames, memory, generator.get_state())
+        state = ClipState(span.index, past_frames, context.memory, generator.get_state())
         yield Clip(span.index, span.start, frames[: span.keep], state)
 
 

@@ -22,6 +22,16 @@ class ReferencePlan:
     past_faces: tuple[int, ...]
     past_rows: tuple[tuple[int, ...], ...]
 
+    @property
+    def memory_rows(self) -> tuple[tuple[int, ...], ...]:
+        """``past_rows``, once where it is the same for all branches: then they share one memory."""
+        return self.past_rows[:1] if len(set(self.past_rows)) == 1 else self.past_rows
+
+
+def face_ids(branches: int, *, has_face: bool) -> tuple[int, ...]:
+    """A number per branch, equal where the face tokens are: without a face, cond has uncond's zeros."""
+    return tuple(range(branches)) if has_face else (0,) * branches
+
 
 def reference_plan(
     face_ids: tuple[int, ...], frames: int, past_frames: int, *, first_clip: bool

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import GUIDANCE_SCALE
-from ..model.context import MemoryState
+from ..model.memory import MemoryState
 from .solvers import Solver, sample_euler
 
 

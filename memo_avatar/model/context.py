@@ -7,12 +7,15 @@ apart and put it together, so branches can be evaluated alone or jointly with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .memory import LayerMemory, MemoryState, join_memories
+from .offload import Offload
 
 
 @dataclass(frozen=True)
@@ -24,51 +27,6 @@ class KeyValue:
 
     def rows(self, index: slice) -> KeyValue:
         return KeyValue(self.key[index], self.value[index])
-
-
-@dataclass(frozen=True)
-class LayerMemory:
-    """Temporal memory of one linear attention: ``kv`` (B, L, N, D, D) and ``z`` (B, L, N, D)."""
-
-    kv: Tensor
-    z: Tensor
-
-
-@dataclass(frozen=True)
-class MemoryState:
-    """Temporal memory of the whole net: per layer, one :class:`LayerMemory` per linear attention."""
-
-    layers: tuple[tuple[LayerMemory, ...], ...]
-
-    def row(self, index: int) -> MemoryState:
-        """The memory of one branch, batch dimension kept."""
-        one = slice(index, index + 1)
-        return MemoryState(
-            tuple(tuple(LayerMemory(m.kv[one], m.z[one]) for m in memories) for memories in self.layers)
-        )
-
-    def tensors(self) -> dict[str, Tensor]:
-        """A flat dict, for saving; :meth:`from_tensors` reverses it."""
-        return {
-            f"{i}.{j}.{name}": tensor
-            for i, memories in enumerate(self.layers)
-            for j, memory in enumerate(memories)
-            for name, tensor in (("kv", memory.kv), ("z", memory.z))
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MemoryState:
-        """Rebuild the state that :meth:`tensors` flattened."""
-        found: dict[int, dict[int, dict[str, Tensor]]] = {}
-        for key, tensor in tensors.items():
-            layer, attention, name = key.split(".")
-            found.setdefault(int(layer), {}).setdefault(int(attention), {})[name] = tensor
-        layers = (found[i] for i in sorted(found))
-        return cls(tuple(tuple(LayerMemory(**memories[j]) for j in sorted(memories)) for memories in layers))
-
-    def nbytes(self) -> int:
-        """Bytes held by all tensors of the state."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
 
 @dataclass(frozen=True)
@@ -86,17 +44,32 @@ class ReferenceFeatures:
         return ReferenceFeatures(tuple(layer[index] for layer in self.layers))
 
 
+def join_features(parts: Iterable[ReferenceFeatures], images: int) -> ReferenceFeatures:
+    """The features of all images from those of a few at a time, each part gone before the next is made."""
+    whole: list[Tensor] = []
+    done = 0
+    for part in parts:
+        rows = part.layers[0].shape[0]
+        if rows == images:
+            return part
+        whole = whole or [layer.new_empty(images, *layer.shape[1:]) for layer in part.layers]
+        for layer, piece in zip(whole, part.layers, strict=True):
+            layer[done : done + rows] = piece
+        done += rows
+        del part
+    return ReferenceFeatures(tuple(whole))
+
+
 @dataclass(frozen=True)
 class LayerContext:
-    """What one layer (ResNet + attentions + motion) reads.
+    """What one layer (ResNet + attentions + motion) reads besides its memory.
 
     ``face`` holds (B, T, C) keys and values; ``reference`` holds (U, L, C) ones for U runs of the reference
-    image, or None; ``memory`` has one entry per linear attention.
+    image, or None.
     """
 
     face: KeyValue | None
     reference: KeyValue | None
-    memory: tuple[LayerMemory, ...]
 
 
 @dataclass(frozen=True)
@@ -105,8 +78,9 @@ class ClipContext:
 
     ``audio_tokens`` (B, F, n, d); ``emotion`` (B,) integer; ``has_reference`` one flag per row: uncond rows
     do not attend to the reference image. ``reference_rows`` (R, F) integer says which of the U runs of the
-    reference image each frame of each flagged row attends to. ``attention_options`` is handed to the
-    attention function at every call.
+    reference image each frame of each flagged row attends to. ``memory`` is the video's, referred to and not
+    held; ``offload`` brings what of it lives in RAM. ``attention_options`` is handed to the attention
+    function at every call.
     """
 
     audio_tokens: Tensor
@@ -114,6 +88,8 @@ class ClipContext:
     has_reference: tuple[bool, ...]
     reference_rows: Tensor | None
     layers: tuple[LayerContext, ...]
+    memory: MemoryState
+    offload: Offload | None = None
     attention_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -123,6 +99,12 @@ class ClipContext:
     @property
     def frames(self) -> int:
         return self.audio_tokens.shape[1]
+
+    def memories(self) -> Iterator[LayerMemory]:
+        """The temporal memory for one evaluation, where the net is: of each linear attention when it runs."""
+        if self.offload is None:
+            return iter(self.memory.memories)
+        return self.offload.bring(self.memory.memories)
 
     def with_options(self, **attention_options: Any) -> ClipContext:
         """The same context with other options for the attention function."""
@@ -136,15 +118,18 @@ class ClipContext:
             position = sum(self.has_reference[:index])
             rows = self.reference_rows[position : position + 1]
         layers = tuple(
-            LayerContext(
-                face=layer.face and layer.face.rows(one),
-                reference=layer.reference if flag else None,
-                memory=tuple(LayerMemory(m.kv[one], m.z[one]) for m in layer.memory),
-            )
+            LayerContext(layer.face and layer.face.rows(one), layer.reference if flag else None)
             for layer in self.layers
         )
         return ClipContext(
-            self.audio_tokens[one], self.emotion[one], (flag,), rows, layers, self.attention_options
+            audio_tokens=self.audio_tokens[one],
+            emotion=self.emotion[one],
+            has_reference=(flag,),
+            reference_rows=rows,
+            layers=layers,
+            memory=self.memory.row(index),
+            offload=self.offload,
+            attention_options=self.attention_options,
         )
 
 
@@ -156,10 +141,6 @@ def join_contexts(contexts: Sequence[ClipContext]) -> ClipContext:
         LayerContext(
             face=_join_key_values(layer.face for layer in group),
             reference=_join_key_values(layer.reference for layer in group),
-            memory=tuple(
-                LayerMemory(torch.cat([m.kv for m in same]), torch.cat([m.z for m in same]))
-                for same in zip(*(layer.memory for layer in group), strict=True)
-            ),
         )
         for group in zip(*(context.layers for context in contexts), strict=True)
     )
@@ -169,6 +150,8 @@ def join_contexts(contexts: Sequence[ClipContext]) -> ClipContext:
         has_reference=tuple(flag for context in contexts for flag in context.has_reference),
         reference_rows=_join_rows(contexts),
         layers=layers,
+        memory=join_memories([context.memory for context in contexts]),
+        offload=contexts[0].offload,
         attention_options=contexts[0].attention_options,
     )
 

@@ -119,7 +119,7 @@ class _GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return F.gelu(gate).mul_(value)  # in place: the largest tensors of an evaluation
 
 
 class FeedForward(nn.Module):

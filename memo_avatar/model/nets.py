@@ -34,19 +34,18 @@ class MemoModels:
 
 
 def build_models(
-    config: MemoConfig,
-    *,
-    operations: Operations,
-    attention: Attention,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
+    config: MemoConfig, *, operations: Operations, attention: Attention, **factory: Any
 ) -> MemoModels:
-    """The four nets of these sizes with unset weights; on the meta device they take no memory."""
-    weights: dict[str, Any] = {"operations": operations, "dtype": dtype, "device": device}
+    """The four nets of these sizes with unset weights; ``factory`` is what the layers are made with.
+
+    With ``device="meta"`` they take no memory.
+    """
     return MemoModels(
-        diffusion_net=UNet3D(config.diffusion_net, attention=attention, **weights),
-        reference_net=ReferenceUNet(config.reference_net, attention=attention, **weights),
-        image_proj=ImageProjection(config.image_proj, **weights),
-        audio_proj=AudioProjection(config.audio_proj, **weights),
+        diffusion_net=UNet3D(config.diffusion_net, operations=operations, attention=attention, **factory),
+        reference_net=ReferenceUNet(
+            config.reference_net, operations=operations, attention=attention, **factory
+        ),
+        image_proj=ImageProjection(config.image_proj, operations=operations, **factory),
+        audio_proj=AudioProjection(config.audio_proj, operations=operations, **factory),
         config=config,
     )

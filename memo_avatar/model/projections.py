@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,19 +14,11 @@ from .config import AudioProjectionConfig, ImageProjectionConfig
 class ImageProjection(nn.Module):
     """(B, 512) -> (B, 4, 768): one linear layer and a layer norm."""
 
-    def __init__(
-        self,
-        config: ImageProjectionConfig,
-        *,
-        operations: Operations,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: ImageProjectionConfig, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.config = config
-        weights: dict[str, Any] = {"dtype": dtype, "device": device}
-        self.proj = operations.Linear(config.embedding_dim, config.tokens * config.dim, **weights)
-        self.norm = operations.LayerNorm(config.dim, **weights)
+        self.proj = operations.Linear(config.embedding_dim, config.tokens * config.dim, **factory)
+        self.norm = operations.LayerNorm(config.dim, **factory)
 
     def forward(self, face_embedding: Tensor) -> Tensor:
         return self.norm(self.proj(face_embedding).unflatten(-1, (self.config.tokens, self.config.dim)))
@@ -36,21 +27,13 @@ class ImageProjection(nn.Module):
 class AudioProjection(nn.Module):
     """(B, F, window, blocks, channels) -> (B, F, 32, 768): three linear layers and a layer norm."""
 
-    def __init__(
-        self,
-        config: AudioProjectionConfig,
-        *,
-        operations: Operations,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, config: AudioProjectionConfig, *, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.config = config
-        weights: dict[str, Any] = {"dtype": dtype, "device": device}
-        self.proj1 = operations.Linear(config.input_dim, config.hidden_dim, **weights)
-        self.proj2 = operations.Linear(config.hidden_dim, config.hidden_dim, **weights)
-        self.proj3 = operations.Linear(config.hidden_dim, config.tokens * config.dim, **weights)
-        self.norm = operations.LayerNorm(config.dim, **weights)
+        self.proj1 = operations.Linear(config.input_dim, config.hidden_dim, **factory)
+        self.proj2 = operations.Linear(config.hidden_dim, config.hidden_dim, **factory)
+        self.proj3 = operations.Linear(config.hidden_dim, config.tokens * config.dim, **factory)
+        self.norm = operations.LayerNorm(config.dim, **factory)
 
     def forward(self, audio_embeddings: Tensor) -> Tensor:
         """Raises ValueError when the audio encoder has another number of layers or width than in training."""

@@ -87,25 +87,18 @@ class ReferenceUNet(nn.Module):
     """MEMO's reference net. ``operations`` builds the layers and ``attention`` computes softmax attention."""
 
     def __init__(
-        self,
-        config: ReferenceUNetConfig,
-        *,
-        operations: Operations,
-        attention: Attention,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, config: ReferenceUNetConfig, *, operations: Operations, attention: Attention, **factory: Any
     ) -> None:
+        """``factory`` is what the layers are made with: dtype and device."""
         super().__init__()
         self.config = config
-        weights: dict[str, Any] = {"dtype": dtype, "device": device}
-        factory: dict[str, Any] = {"operations": operations, **weights}
         layout, width = unet_layout(config), config.block_out_channels[0]
-        self.conv_in = operations.Conv2d(config.in_channels, width, 3, padding=1, **weights)
-        self.time_embedding = TimestepEmbedding(width, 4 * width, **factory)
-        factory["attention"] = attention
-        self.down_blocks: Any = nn.ModuleList([_DownBlock(config, spec, **factory) for spec in layout.down])
-        self.mid_block = _Block(config, layout.mid, 1, **factory)
-        self.up_blocks: Any = nn.ModuleList([_UpBlock(config, spec, **factory) for spec in layout.up])
+        block: dict[str, Any] = {"operations": operations, "attention": attention, **factory}
+        self.conv_in = operations.Conv2d(config.in_channels, width, 3, padding=1, **factory)
+        self.time_embedding = TimestepEmbedding(width, 4 * width, operations=operations, **factory)
+        self.down_blocks: Any = nn.ModuleList([_DownBlock(config, spec, **block) for spec in layout.down])
+        self.mid_block = _Block(config, layout.mid, 1, **block)
+        self.up_blocks: Any = nn.ModuleList([_UpBlock(config, spec, **block) for spec in layout.up])
 
     def forward(self, latents: Tensor, face_tokens: Tensor) -> ReferenceFeatures:
         """Features of R images: ``latents`` (R, 4, h, w), ``face_tokens`` (R, T, D)."""

@@ -9,6 +9,7 @@ height and width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count, repeat
 from typing import Any
 
 import torch
@@ -18,40 +19,35 @@ from torch import Tensor, nn
 from ..torch_ops import Attention, Operations
 from .attention import SpatialTransformer
 from .config import UNet3DConfig
-from .context import ClipContext, LayerContext, LayerMemory, MemoryState, ReferenceFeatures
+from .context import ClipContext, LayerContext, ReferenceFeatures
 from .layers import ResnetBlock, TimestepEmbedding, group_norm, repeat_rows
 from .layout import unet_layout
 from .linear_memory import MotionModule
-from .unet3d_blocks import DownBlock3D, MidBlock3D, UpBlock3D
+from .memory import LayerMemory, MemoryState
+from .offload import Offload
+from .unet3d_blocks import DownBlock3D, MidBlock3D, Reads, States, UpBlock3D
 
 
 class UNet3D(nn.Module):
     """MEMO's diffusion net. ``operations`` builds the layers and ``attention`` computes softmax attention."""
 
     def __init__(
-        self,
-        config: UNet3DConfig,
-        *,
-        operations: Operations,
-        attention: Attention,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, config: UNet3DConfig, *, operations: Operations, attention: Attention, **factory: Any
     ) -> None:
+        """``factory`` is what the layers are made with: dtype and device."""
         super().__init__()
         self.config = config
-        factory: dict[str, Any] = {"operations": operations, "dtype": dtype, "device": device}
-        weights: dict[str, Any] = {"dtype": dtype, "device": device}
         layout, width = unet_layout(config), config.block_out_channels[0]
-        self.conv_in = operations.Conv2d(config.in_channels, width, 3, padding=1, **weights)
-        self.time_embedding = TimestepEmbedding(width, 4 * width, **factory)
-        factory["attention"] = attention
-        self.down_blocks = nn.ModuleList([DownBlock3D(config, spec, **factory) for spec in layout.down])
-        self.mid_block = MidBlock3D(config, layout.mid, **factory)
-        self.up_blocks = nn.ModuleList([UpBlock3D(config, spec, **factory) for spec in layout.up])
+        block: dict[str, Any] = {"operations": operations, "attention": attention, **factory}
+        self.conv_in = operations.Conv2d(config.in_channels, width, 3, padding=1, **factory)
+        self.time_embedding = TimestepEmbedding(width, 4 * width, operations=operations, **factory)
+        self.down_blocks = nn.ModuleList([DownBlock3D(config, spec, **block) for spec in layout.down])
+        self.mid_block = MidBlock3D(config, layout.mid, **block)
+        self.up_blocks = nn.ModuleList([UpBlock3D(config, spec, **block) for spec in layout.up])
         self.conv_norm_out = operations.GroupNorm(
-            config.norm_num_groups, width, eps=config.norm_eps, **weights
+            config.norm_num_groups, width, eps=config.norm_eps, **factory
         )
-        self.conv_out = operations.Conv2d(width, config.out_channels, 3, padding=1, **weights)
+        self.conv_out = operations.Conv2d(width, config.out_channels, 3, padding=1, **factory)
 
     def layer_modules(self) -> Iterator[tuple[SpatialTransformer | None, MotionModule | None]]:
         """Every layer's spatial transformer and motion module, in the order of the forward pass."""
@@ -69,6 +65,7 @@ class UNet3D(nn.Module):
         has_reference: tuple[bool, ...],
         memory: MemoryState,
         reference_rows: Tensor | None = None,
+        offload: Offload | None = None,
     ) -> ClipContext:
         """Gather what is constant over a clip's steps.
 
@@ -81,6 +78,7 @@ class UNet3D(nn.Module):
             memory: from :meth:`update_memory`.
             reference_rows: (R, F) integer, which of the U runs each frame of each flagged branch attends to;
                 None where run r belongs to the r-th flagged branch.
+            offload: what brings the memory to the device, where it was made with one.
 
         Raises:
             ValueError: the batch sizes disagree, or the clip has more frames than the position table.
@@ -104,27 +102,42 @@ class UNet3D(nn.Module):
                 block: Any = spatial.transformer_blocks[0]
                 face = block.attn2.project(face_tokens)
                 seen = block.attn1.project(reference.layers[index]) if reference is not None else None
-            layers.append(LayerContext(face, seen, memory.layers[index]))
+            layers.append(LayerContext(face, seen))
         if reference is not None and reference_rows is None:
             reference_rows = torch.arange(sum(has_reference), device=emotion.device)[:, None].expand(
                 -1, frames
             )
-        return ClipContext(audio_tokens, emotion, has_reference, reference_rows, tuple(layers))
+        return ClipContext(
+            audio_tokens, emotion, has_reference, reference_rows, tuple(layers), memory, offload
+        )
 
     def update_memory(
-        self, features: ReferenceFeatures, rows: Tensor, memory: MemoryState | None = None
+        self,
+        features: ReferenceFeatures,
+        rows: Tensor,
+        memory: MemoryState | None = None,
+        offload: Offload | None = None,
     ) -> MemoryState:
         """The temporal memory after a clip's past frames; call it once per clip.
 
-        ``features`` come from the reference net for R distinct (frame, face) pairs; ``rows`` (B, P) integer
-        says which of them is branch b's past frame p. ``memory`` is that of the clip before, or None for the
-        first clip.
+        ``features`` come from the reference net for R distinct (frame, face) pairs; ``rows`` (M, P) integer
+        says which of them is past frame p of branch m, or of all branches where M is 1. ``memory`` is that of
+        the clip before, or None for the first clip; it is handed over, so that a linear attention's old
+        memory is gone when the next one's new memory is made. ``offload`` says where that is to live.
         """
-        layers: list[tuple[LayerMemory, ...]] = []
-        for index, (_, motion) in enumerate(self.layer_modules()):
-            before = memory.layers[index] if memory is not None else None
-            layers.append(() if motion is None else motion.update(features.layers[index], rows, before))
-        return MemoryState(tuple(layers))
+        before: Iterator[LayerMemory | None] = repeat(None) if memory is None else memory.hand_over()
+        if memory is not None and offload is not None:
+            before = offload.bring(before, ahead=0)  # pyright: ignore[reportArgumentType]
+        number = count()
+
+        def keep(made: LayerMemory) -> LayerMemory:
+            return made if offload is None else offload.keep(next(number), made)
+
+        memories: list[LayerMemory] = []
+        for layer, (_, motion) in zip(features.layers, self.layer_modules(), strict=True):
+            if motion is not None:
+                memories += motion.update(layer, rows, before, keep)
+        return MemoryState(memories)
 
     # One evaluation
 
@@ -145,14 +158,15 @@ class UNet3D(nn.Module):
 
     def body(self, hidden_states: Tensor, temb: Tensor, context: ClipContext) -> Tensor:
         """All blocks: (B*F, C, h, w) -> the same."""
-        layers, skips = iter(context.layers), [hidden_states]
-        states: tuple[Tensor, Tensor | None] = (hidden_states, context.audio_tokens.flatten(0, 1))
+        reads: Reads = (iter(context.layers), context.memories())
+        states: States = (hidden_states, context.audio_tokens.flatten(0, 1))
+        skips = [hidden_states]
         for block in self.down_blocks:
-            states, new_skips = block(states, temb, layers, context)
+            states, new_skips = block(states, temb, reads, context)
             skips += new_skips
-        states = self.mid_block(states, temb, layers, context)
+        states = self.mid_block(states, temb, reads, context)
         for block in self.up_blocks:
-            states = block(states, temb, layers, context, skips)
+            states = block(states, temb, reads, context, skips)
         return states[0]
 
     def head(self, hidden_states: Tensor, frames: int) -> Tensor:

@@ -12,15 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..torch_ops import Attention
 from .attention import AudioTransformer, SpatialTransformer
 from .config import UNet3DConfig
 from .context import ClipContext, LayerContext
 from .layers import Downsample, ResnetBlock, Upsample
 from .layout import BlockSpec
 from .linear_memory import MotionModule
+from .memory import LayerMemory
 
 States = tuple[Tensor, Tensor | None]
 """Image states and audio states."""
+
+Reads = tuple[Iterator[LayerContext], Iterator[LayerMemory]]
+"""What the layers read in turn, and the temporal memory that their linear attentions read in turn."""
 
 
 class _Block(nn.Module):
@@ -30,12 +35,13 @@ class _Block(nn.Module):
     audio_modules: nn.ModuleList | None
     motion_modules: nn.ModuleList | None
 
-    def __init__(self, config: UNet3DConfig, spec: BlockSpec, layers: int, **factory: Any) -> None:
-        """``layers`` counts those with attention and motion; ``factory`` holds the constructor arguments."""
+    def __init__(
+        self, config: UNet3DConfig, spec: BlockSpec, layers: int, *, attention: Attention, **factory: Any
+    ) -> None:
+        """``layers`` counts those with attention and motion."""
         super().__init__()
         self.layer_count = layers
         self.attentions = self.audio_modules = self.motion_modules = None
-        attention = factory.pop("attention")
         groups = {"groups": config.norm_num_groups}
         temb_channels = 4 * config.block_out_channels[0]
         self.resnets = nn.ModuleList(
@@ -95,30 +101,33 @@ class _Block(nn.Module):
                 self.motion_modules[index] if self.motion_modules else None,
             )
 
-    def attend(self, index: int, states: States, layer: LayerContext, context: ClipContext) -> States:
+    def attend(self, index: int, states: States, reads: Reads, context: ClipContext) -> States:
         """Everything of one layer after its ResNet."""
-        hidden_states, audio = states
+        (hidden_states, audio), (layers, memories) = states, reads
+        layer = next(layers)
         if self.attentions is not None and self.audio_modules is not None:
             hidden_states = self.attentions[index](hidden_states, layer, context)
             hidden_states, audio = self.audio_modules[index](hidden_states, audio, context)
         if self.motion_modules is not None:
-            hidden_states = self.motion_modules[index](hidden_states, context.frames, layer.memory)
+            hidden_states = self.motion_modules[index](hidden_states, context.frames, memories)
         return hidden_states, audio
 
 
 class DownBlock3D(_Block):
     """Layers, then a downsampler unless it is the last block; every result is also a skip connection."""
 
-    def __init__(self, config: UNet3DConfig, spec: BlockSpec, *, attention: Any, **factory: Any) -> None:
+    def __init__(
+        self, config: UNet3DConfig, spec: BlockSpec, *, attention: Attention, **factory: Any
+    ) -> None:
         super().__init__(config, spec, len(spec.resnets), attention=attention, **factory)
         self.downsamplers = nn.ModuleList([Downsample(spec.channels, **factory)]) if spec.resample else None
 
     def forward(
-        self, states: States, temb: Tensor, layers: Iterator[LayerContext], context: ClipContext
+        self, states: States, temb: Tensor, reads: Reads, context: ClipContext
     ) -> tuple[States, list[Tensor]]:
         skips = []
         for index, resnet in enumerate(self.resnets):
-            states = self.attend(index, (resnet(states[0], temb), states[1]), next(layers), context)
+            states = self.attend(index, (resnet(states[0], temb), states[1]), reads, context)
             skips.append(states[0])
         if self.downsamplers is not None:
             states = (self.downsamplers[0](states[0]), states[1])
@@ -132,18 +141,18 @@ class MidBlock3D(_Block):
     def __init__(self, config: UNet3DConfig, spec: BlockSpec, **factory: Any) -> None:
         super().__init__(config, spec, 1, **factory)
 
-    def forward(
-        self, states: States, temb: Tensor, layers: Iterator[LayerContext], context: ClipContext
-    ) -> States:
+    def forward(self, states: States, temb: Tensor, reads: Reads, context: ClipContext) -> States:
         hidden_states = self.resnets[0](states[0], temb)
-        hidden_states, audio = self.attend(0, (hidden_states, states[1]), next(layers), context)
+        hidden_states, audio = self.attend(0, (hidden_states, states[1]), reads, context)
         return self.resnets[1](hidden_states, temb), audio
 
 
 class UpBlock3D(_Block):
     """Layers that each take one skip connection, then an upsampler unless it is the last block."""
 
-    def __init__(self, config: UNet3DConfig, spec: BlockSpec, *, attention: Any, **factory: Any) -> None:
+    def __init__(
+        self, config: UNet3DConfig, spec: BlockSpec, *, attention: Attention, **factory: Any
+    ) -> None:
         super().__init__(config, spec, len(spec.resnets), attention=attention, **factory)
         self.upsamplers = nn.ModuleList([Upsample(spec.channels, **factory)]) if spec.resample else None
 
@@ -151,14 +160,14 @@ class UpBlock3D(_Block):
         self,
         states: States,
         temb: Tensor,
-        layers: Iterator[LayerContext],
+        reads: Reads,
         context: ClipContext,
         skips: list[Tensor],
     ) -> States:
         """``skips`` is consumed from its end, one per ResNet."""
         for index, resnet in enumerate(self.resnets):
             hidden_states = resnet(torch.cat([states[0], skips.pop()], dim=1), temb)
-            states = self.attend(index, (hidden_states, states[1]), next(layers), context)
+            states = self.attend(index, (hidden_states, states[1]), reads, context)
         if self.upsamplers is not None:
             height, width = skips[-1].shape[2:]
             states = (self.upsamplers[0](states[0], (height, width)), states[1])

@@ -139,7 +139,6 @@ class Unfinished:
             write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps)
             self._checksums[clip.index :] = [_checksum(path)]
             self._unsaved = on_cpu(clip.state), delivery, notes
-            del clip  # its state would stay on the device
             if (started := time.monotonic()) >= self._due or self._is_small():
                 self._save()
                 finished = time.monotonic()

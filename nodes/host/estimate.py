@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import torch
 
-from ...memo_avatar.model.config import UNet3DConfig
+from ...memo_avatar.clips.placement import (
+    ClipNeeds,
+    ClipSizes,
+    Placement,
+    fits,
+    largest_that_fits,
+    place_memory,
+)
 
 if TYPE_CHECKING:
     from .job import VideoJob
@@ -29,38 +37,57 @@ def check_frames(job: VideoJob, frames: int) -> None:
         )
 
 
-def check_clip(job: VideoJob) -> None:
-    """Raise unless one clip fits onto the device, all weights moved out of the way."""
-    (height, width), device = job.size, job.model.load_device
-    memory, activations = context_bytes(job) // 2, job.model.model.memory_required(job.latent_shape)
-    needed, available = memory + max(memory, activations), available_bytes(device)
+def sizes_of(job: VideoJob) -> ClipSizes:
+    """What decides how much a clip of this job takes."""
+    height, width = job.size
+    has_face = bool(job.portrait.face_embedding.any())
+    itemsize = job.model.model.get_dtype_inference().itemsize
+    return ClipSizes(job.memo.config, height, width, has_face, job.settings, itemsize)
+
+
+def plan_memory(job: VideoJob) -> tuple[ClipNeeds, Placement]:
+    """What a clip takes, and where its temporal memory lives for the whole video.
+
+    On the device it leaves room for the diffusion net while steps are computed: weights that do not fit come
+    there at every evaluation, as the memory in RAM does. Raises MemoryError unless one clip fits onto the
+    device, all weights moved out of the way, and what lives in RAM into RAM.
+    """
+    device, needs, setting = job.model.load_device, sizes_of(job).needs(), job.memo.memory
+    available = available_bytes(device)
+    needed = needs.on_device(place_memory(needs, available, setting))
     if needed > available:
         raise MemoryError(
-            f"expected {needed / GIB:.2f} GiB on {device} for one clip of {width}x{height} (the memory of "
-            f"past frames {memory / GIB:.2f}, the work on it {max(memory, activations) / GIB:.2f}) but got "
-            f"{available / GIB:.2f} GiB (MEMO Sampler). "
-            "Use smaller frames (width and height of MEMO Portrait), cfg 1, or bf16 in Load MEMO."
+            f"expected {needed / GIB:.2f} GiB on {device} for a clip of {job.size[1]}x{job.size[0]} but got "
+            f"{available / GIB:.2f} GiB (MEMO Sampler). {_remedy(job, available)}"
         )
+    room = available - management.extra_reserved_memory()
+    beside = {
+        "free": room - job.model.model_size(),
+        "free_making": room - job.memo.reference_net.model_size(),
+    }
+    placement = place_memory(needs, place=setting, **beside)
+    in_ram, free = needs.in_ram(placement), management.get_free_memory(torch.device("cpu"))
+    if in_ram > free:
+        raise MemoryError(
+            f"expected {in_ram / GIB:.1f} GiB of free RAM for the memory of past frames but got "
+            f"{free / GIB:.1f} GiB (MEMO Sampler). Use smaller frames (width and height of MEMO Portrait)."
+        )
+    return needs, placement
 
 
-def context_bytes(job: VideoJob) -> int:
-    """What a clip's context takes on the device while it is made: the memory before it and after it."""
-    item = job.model.model.get_dtype_inference().itemsize
-    numbers = temporal_memory_size(job.memo.config.diffusion_net, *job.latent_shape[-2:])
-    return 2 * len(job.settings.branches) * numbers * item
-
-
-def temporal_memory_size(config: UNet3DConfig, height: int, width: int) -> int:
-    """Numbers in one branch's temporal memory: per pixel C²/N + C for each linear attention."""
-    attentions = config.motion_num_transformer_blocks * config.motion_num_attentions
-    total, last = 0, len(config.block_out_channels) - 1
-    for level, channels in enumerate(config.block_out_channels):
-        pixels = -(-height // 2**level) * -(-width // 2**level)
-        layers = 2 * config.layers_per_block + 1 if config.motion_levels[level] else 0
-        layers += 1 if level == last else 0  # the middle block's
-        numbers = channels * channels // config.motion_num_attention_heads + channels
-        total += pixels * layers * attentions * numbers
-    return total
+def _remedy(job: VideoJob, available: float) -> str:
+    """What would fit, in the words of the nodes."""
+    sizes, setting = sizes_of(job), job.memo.memory
+    unguided = replace(sizes, settings=replace(sizes.settings, guidance_scale=1.0))
+    smaller = largest_that_fits(sizes, available, setting)
+    ways = [
+        "memory auto in Load MEMO" * (setting != "auto" and fits(sizes, available, "auto")),
+        "bf16 in Load MEMO" * (sizes.itemsize > 2 and fits(replace(sizes, itemsize=2), available, setting)),
+        "cfg 1" * fits(unguided, available, setting),
+        "" if smaller is None else f"width {smaller.width} and height {smaller.height} in MEMO Portrait",
+    ]
+    found = " or ".join(filter(None, ways))
+    return f"Use {found}." if found else "Use a device with more memory."
 
 
 def available_bytes(device: torch.device) -> float:

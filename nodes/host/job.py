@@ -79,9 +79,9 @@ class VideoJob:
 
 
 _OUR_NODES = "MEMO_"
-_NOT_IN_A_VIDEO = ("path", "wav2vec2", "size", "guidance_scale")
-"""Fields of `MemoNets` that tell where it came from and what it recommends. What was made of them is in
-other fields of a job."""
+_NOT_IN_A_VIDEO = ("path", "wav2vec2", "size", "guidance_scale", "memory")
+"""Fields of `MemoNets` that tell where it came from, what it recommends, where memory lives. What was made of
+them is in other fields of a job."""
 
 
 def job_key(job: VideoJob, delivery: Delivery | None = None, node: type[io.ComfyNode] | None = None) -> str:

@@ -5,6 +5,7 @@ ComfyUI 0.8.0 and 0.33.0 name some things differently; every difference is evene
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 from torch import Tensor, nn
+
+from ...memo_avatar.model.offload import Offload
 
 SUPPORTED_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 """In the order of preference."""
@@ -80,3 +83,17 @@ def cast_dtype(dtype: torch.dtype) -> torch.dtype | None:
 def load(patchers: Sequence[Any], memory_required: float = 0) -> None:
     """Have these models on the device together, with room for ``memory_required`` bytes of activations."""
     management.load_models_gpu(list(patchers), memory_required=memory_required)
+
+
+class HostOffload(Offload):
+    """Memory in RAM by the host's means: its streams and its pinned memory, where it uses them."""
+
+    def side_stream(self) -> Any:
+        return management.get_offload_stream(self.device)
+
+    def room_in_ram(self, tensor: Tensor) -> Tensor:
+        """Pinned as far as the host allows, and unpinned when the last clip has let go of it."""
+        kept = torch.empty_like(tensor, device="cpu")
+        if management.pin_memory(kept):
+            weakref.finalize(kept, management.unpin_memory, kept.detach()).atexit = False
+        return kept

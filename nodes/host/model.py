@@ -32,6 +32,9 @@ from .memory import SUPPORTED_DTYPES, cast_dtype, fill, make_patcher, weight_dty
 ROWS_KEY = "memo_rows"
 """The key of our entry in a CONDITIONING."""
 
+COND = "clip_context"
+"""The name under which a clip's context reaches the net."""
+
 _FULL_WIDTH = 320  # of MEMO's first level; the host's memory factor 1 means Stable Diffusion's sizes
 
 
@@ -47,6 +50,13 @@ class ClipRows:
         if self.rows == tuple(range(self.joint.batch)):
             return self.joint
         return join_contexts([self.joint.row(row) for row in self.rows])
+
+    @property
+    def passing(self) -> int:
+        """Bytes of memory out of RAM that are on the device while these rows are evaluated."""
+        if self.joint.offload is None:
+            return 0
+        return self.joint.offload.passing(self.joint.memory) * len(self.rows) // self.joint.batch
 
 
 class ClipRowsCond(comfy.conds.CONDRegular):
@@ -66,8 +76,9 @@ class ClipRowsCond(comfy.conds.CONDRegular):
         return ClipRows(self.cond.joint, tuple(rows)).resolve()
 
     def size(self) -> list[int]:
-        """Nothing: the context is on the device before the host estimates what else it needs."""
-        return [1]
+        """In bytes. The context is on the device before the host estimates what else it needs, but for the
+        memory that comes from RAM."""
+        return [self.cond.passing]
 
 
 class HostUNet3D(UNet3D):
@@ -146,6 +157,15 @@ class MemoModel(comfy.model_base.BaseModel):
         """What the net computes in; the oldest hosts have the parts of the answer only."""
         return self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
 
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
+        """The host's estimate of activations, and what comes from RAM meanwhile."""
+        shapes = cond_shapes or {}
+        return super().memory_required(input_shape, shapes) + sum(map(math.prod, shapes.get(COND, ())))
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
+        rows = kwargs.get(ROWS_KEY)
+        return {} if rows is None else {COND: [rows.passing]}
+
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         rows = kwargs.get(ROWS_KEY)
         if rows is None:
@@ -153,7 +173,7 @@ class MemoModel(comfy.model_base.BaseModel):
                 "expected conditioning of a MEMO clip but got another kind (MEMO model). "
                 "Sample this MODEL with the MEMO Sampler, which makes it from a portrait and a voice."
             )
-        return {"clip_context": ClipRowsCond(rows)}
+        return {COND: ClipRowsCond(rows)}
 
 
 def conditioning(context: ClipContext, row: int) -> list[list[Any]]:

@@ -27,7 +27,7 @@ class MemoNets:
     """MEMO without its diffusion net, which is the MODEL: three patchers, sizes, and where they came from.
 
     ``wav2vec2`` is the checkpoint's own audio encoder (a patcher) or None; what follows it are the
-    checkpoint's settings.
+    checkpoint's settings, and where the temporal memory lives (``placement.MEMORY_PLACES``).
     """
 
     path: Path
@@ -41,6 +41,7 @@ class MemoNets:
     guidance_scale: float
     face_embeddings: bool
     photographs: bool
+    memory: str = "auto"
 
     def patchers(self) -> list[Any]:
         """The nets that every clip needs."""

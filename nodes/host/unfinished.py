@@ -46,7 +46,6 @@ def make_clips(job: VideoJob, video: CachedVideo | None, work: Unfinished, deliv
     state = work.load(delivery, take_up)
     kept = work.done
     clips = generate_video(job, video, state)
-    del state  # the loop drops its memory as soon as it can
     work.fill(clips, delivery, notes)
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from torch import Tensor
 
 from ...memo_avatar.clips.conditions import VideoConditions
 from ...memo_avatar.clips.loop import render_clips
+from ...memo_avatar.clips.placement import describe_placement
 from ...memo_avatar.clips.values import Clip, ClipState
 from ...memo_avatar.model.context import ClipContext
 from ...memo_avatar.model.nets import MemoModels
 from ...memo_avatar.timing import clip_spans
 from .cached_sampling import CachedVideo
-from .estimate import check_clip, context_bytes
+from .estimate import plan_memory
 from .job import VideoJob
-from .memory import load
+from .memory import HostOffload, load
 from .model import conditioning
 from .schema import decoration, show_progress
+
+logger = logging.getLogger(__name__)
 
 PREVIEW_SIZE = 512
 _MAX_SEED = 2**64
@@ -138,16 +142,21 @@ def generate_video(
     The clip loop with the host's sampling in place of ours: equal inputs give equal videos to rounding.
     """
     check_sampler(job.sampler_name)
-    check_clip(job)
+    needs, placement = plan_memory(job)
+    logger.info(describe_placement(needs, placement))
     spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
     progress = Progress(job.model, len(spans), job.steps)
     load(job.memo.patchers())
-    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait, job.settings)
-    sigmas = job.sigmas()
+    offload = HostOffload(job.model.load_device, placement.in_ram) if any(placement.in_ram) else None
+    conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait, job.settings, offload)
+    sigmas, first = job.sigmas(), 0 if state is None else state.clip_index + 1
 
     def prepare(clip_index: int) -> None:
         management.throw_exception_if_processing_interrupted()
-        load([job.model, *job.memo.patchers()], context_bytes(job))
+        there = (
+            0 if clip_index == first else needs.stays(placement)
+        )  # of the clip before, given back as it goes
+        load_for_clip(job, needs.making(placement) - there)
         if video is not None:
             video.clip_index = clip_index
 
@@ -158,11 +167,19 @@ def generate_video(
 
     seed = job.seed % _MAX_SEED
     clips = render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare)
-    del state  # the loop drops its memory as soon as it can
     for clip in clips:
         progress.on_clip(clip.index, clip.frames[-1])
         yield clip
-        del clip  # and with it the memory before the next clip
+
+
+def load_for_clip(job: VideoJob, room: float) -> None:
+    """The nets on the device, as far as they fit beside ``room`` bytes for a clip's memory and context.
+
+    The reference net runs whole and several times, so it comes first; of the diffusion net few weights are
+    used before the steps, for which the host loads it again.
+    """
+    load([job.model], room + job.memo.reference_net.model_size())
+    load(job.memo.patchers(), room)
 
 
 def check_sampler(name: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..arguments import VideoOptions
 from ..models import ModelFiles
 
-OUTSIDE = ("output", "device", "cache_report", "restart")
+OUTSIDE = ("output", "device", "memory", "cache_report", "restart")
 """Options that change where or how a video is made, but not what is in it."""
 
 _WHOLE = 64 * 2**20  # bytes up to which all of a file counts

@@ -35,6 +35,7 @@ from ..caching import build_cache, plan_cache, save_results
 from ..face_inputs import read_portrait, warn_of_size
 from ..models import ModelFiles, load_models, load_wav2vec2, select_dtype
 from ..progress import byte_progress
+from ..room import place as place_memory
 from ..voice import encode_voice, read_voice
 from .work import LEASE, open_work
 
@@ -178,7 +179,6 @@ class Video:
             if on_step is not None:
                 on_step(clip_index, step, latents)
 
-        state, self._state = self._state, None
         clips = generate_clips(
             self._models,
             self._vae,
@@ -186,15 +186,14 @@ class Video:
             self._voice,
             self.settings,
             seed=self._options.seed,
-            state=state,
+            state=self._state,
+            placement=place_memory(self._models, self._inputs.portrait, self.settings, self._options.memory),
             on_step=count,
             wrap_denoiser=partial(self._cache.wrap, euler=self._options.solver == "euler"),
         )
-        del state  # the loop drops its memory as soon as it can
         for clip in clips:
             with torch.inference_mode():
                 self._work.fill([clip], self._delivery, self._notes)
-            del clip  # and with it the memory before the next clip
             yield self.finished
 
     def finish(self) -> Made:

@@ -6,7 +6,7 @@
 //   - fills new memory with NaN, so that a number shows that was read before anybody wrote it;
 //   - carries out copies of a side stream when that stream is waited for and not before, so that who forgets to wait
 //     reads NaN;
-//   - counts what crosses and what waits, and tells a Python function about every wait, which can look where it is.
+//   - counts what crosses and what waits, and tells a Python function about each, which can look where it is.
 //
 // In a dry run large tensors have shapes and bytes but no values, and take no RAM: real sizes run in seconds.
 #include <ATen/CPUGeneratorImpl.h>
@@ -50,7 +50,7 @@ Card cards[kMaxCards];
 int card_count = 1;
 bool dry = false;
 std::atomic<int64_t> pinned{0};
-py::object* on_wait = nullptr;    // called with what waits ("item" or "copy")
+py::object* listener = nullptr;   // called with what happens ("item", "copy", "up", "down") and its bytes
 py::object* make_room = nullptr;  // asked for bytes before an allocation is refused, as ComfyUI's dynamic VRAM is
 thread_local c10::DeviceIndex current_card = 0;
 thread_local c10::StreamId current_stream = 0;
@@ -228,12 +228,26 @@ at::Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride, std::op
                                            c10::dtype_or_default(dtype));
 }
 
-void waited(const at::Tensor& device_tensor, const char* why) {
-  if (within_fallback) return;
-  ++cards[device_tensor.device().index()].waits;
-  if (on_wait == nullptr) return;
+void tell(const char* what, int64_t bytes) {
+  if (listener == nullptr) return;
   py::gil_scoped_acquire gil;
-  (*on_wait)(why);
+  (*listener)(what, bytes);
+}
+
+void waited(const at::Tensor& x, const char* what) {
+  if (within_fallback) return;
+  ++cards[x.device().index()].waits;
+  tell(what, x.nbytes());
+}
+
+// What crosses to or from a card, in the type that it arrives in: CUDA converts before it sends.
+void crossed(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
+  if (within_fallback || from.device() == to.device()) return;
+  const int64_t bytes = to.nbytes();
+  if (!from.is_cpu()) cards[from.device().index()].sent += bytes;
+  if (!to.is_cpu()) cards[to.device().index()].received += bytes;
+  tell(to.is_cpu() ? "down" : "up", bytes);
+  if (to.is_cpu() && !non_blocking) waited(from, "copy");
 }
 
 struct Copy {
@@ -266,11 +280,7 @@ void arrive(c10::StreamId stream) {
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
-  if (!within_fallback && from.device() != to.device()) {
-    if (!from.is_cpu()) cards[from.device().index()].sent += from.nbytes();
-    if (!to.is_cpu()) cards[to.device().index()].received += from.nbytes();
-    if (to.is_cpu() && !non_blocking) waited(from, "copy");
-  }
+  crossed(from, to, non_blocking);
   if (non_blocking && current_stream != 0) {
     const std::lock_guard<std::mutex> lock(in_flight_lock);
     in_flight.push_back({current_stream, from, to});
@@ -368,7 +378,7 @@ class DryCall {
 
  private:
   at::Tensor to_meta(const at::Tensor& x) {
-    if (!x.defined() || (x.is_cpu() && x.dim() == 0) || x.is_meta()) return x;
+    if (!x.defined() || x.is_meta() || x.unsafeGetTensorImpl()->is_wrapped_number()) return x;
     twins.emplace_back(at::empty_strided(x.sizes(), x.strides(), x.options().device(at::kMeta)), x);
     return twins.back().first;
   }
@@ -469,7 +479,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   });
   m.def("set_limit", [](int card, int64_t bytes) { cards[card].limit = bytes; });
   m.def("set_dry", [](bool on) { dry = on; });
-  m.def("set_on_wait", [](const py::object& call) { on_wait = kept(call); });
+  m.def("set_listener", [](const py::object& call) { listener = kept(call); });
   m.def("set_make_room", [](const py::object& call) { make_room = kept(call); });
   m.def("set_card", [](int card) { current_card = card; });
   m.def("current_card", [] { return int(current_card); });

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import types
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,9 @@ class Cards:
 
     def __init__(self, native: Any, limits: Sequence[int]) -> None:
         self.native = native
+        self._peaks: list[list[int]] = []
+        self._listeners: list[Callable[[str, int], None]] = []
+        native.set_listener(lambda what, bytes: [listen(what, bytes) for listen in self._listeners])
         for card, limit in enumerate(limits):
             native.set_limit(card, limit)
 
@@ -98,44 +101,77 @@ class Cards:
         """Bytes on all cards."""
         return sum(self.counters(card)["live"] for card in range(self.native.card_count()))
 
-    def reset_peak(self) -> None:
-        self.native.reset_peak()
-
     @contextmanager
     def measured(self, card: int = 0) -> Iterator[dict[str, int]]:
         """What the work inside took of one card: its counters' growth; `peak` and `live` are levels."""
         before, found = self.counters(card), dict[str, int]()
-        self.reset_peak()
+        self._note_peaks()
+        self._peaks.append([0] * self.native.card_count())
         try:
             yield found
         finally:
-            after = self.counters(card)
+            self._note_peaks()
+            after = self.counters(card) | {"peak": self._peaks.pop()[card]}
             levels = ("live", "peak", "limit")
             found |= {name: value - before[name] * (name not in levels) for name, value in after.items()}
 
+    def _note_peaks(self) -> None:
+        """The peak so far belongs to all measurements that run; then the cards start a new one."""
+        for card in range(self.native.card_count()):
+            peak = self.counters(card)["peak"]
+            for levels in self._peaks:
+                levels[card] = max(levels[card], peak)
+        self.native.reset_peak()
+
     @contextmanager
     def waits(self) -> Iterator[Counter[str]]:
-        """Every time the program waits for a card, by the line of this repository or else of its host."""
+        """Every time the program waits for a card, by the line of the product or else of its host."""
+        with self._heard(("item", "copy"), lambda _bytes: 1, _line) as found:
+            yield found
+
+    @contextmanager
+    def crossings(self, place: Callable[[], str]) -> Iterator[Counter[str]]:
+        """Bytes that cross to or from a card, by direction and what `place` makes of the caller's frames."""
+        with self._heard(("up", "down"), lambda bytes: bytes, place) as found:
+            yield found
+
+    @contextmanager
+    def _heard(
+        self, kinds: Sequence[str], weight: Callable[[int], int], place: Callable[[], str]
+    ) -> Iterator[Counter[str]]:
         found: Counter[str] = Counter()
-        self.native.set_on_wait(lambda kind: found.update([f"{kind} at {_line()}"]))
+
+        def listen(what: str, bytes: int) -> None:
+            if what in kinds:
+                found[f"{what} at {place()}"] += weight(bytes)
+
+        self._listeners.append(listen)
         try:
             yield found
         finally:
-            self.native.set_on_wait(None)
+            self._listeners.remove(listen)
+
+
+def frames() -> Iterator[tuple[Path, int, str]]:
+    """File, line and function of the callers, innermost first, this file left out."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path != Path(__file__):
+            yield path, frame.f_lineno, frame.f_code.co_name
+        frame = frame.f_back
 
 
 def _line() -> str:
-    """The innermost frame that is the product's own, else the innermost one outside torch and this file."""
-    frame, fallback = sys._getframe(2), "?"
-    while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        ours = path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "tests")
-        if ours and ".venv" not in path.parts:
-            return f"{path.relative_to(ROOT)}:{frame.f_lineno} {frame.f_code.co_name}"
-        if fallback == "?" and "site-packages" not in path.parts and path.suffix == ".py":
-            fallback = f"{path.name}:{frame.f_lineno} {frame.f_code.co_name}"
-        frame = frame.f_back
-    return fallback
+    """The innermost frame that is the product's own, else the innermost one outside torch."""
+    others = []
+    for path, line, function in frames():
+        if "site-packages" in path.parts or path.suffix != ".py":
+            continue
+        if path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "tests"):
+            return f"{path.relative_to(ROOT)}:{line} {function}"
+        others.append(f"{path.name}:{line} {function}")
+    return others[0] if others else "?"
 
 
 def install(name: str, limits: Sequence[int] = (NO_LIMIT,)) -> Cards:

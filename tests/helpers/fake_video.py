@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from memo_avatar.clips.values import Clip, ClipState
 from memo_avatar.files.disk import DiskError, place_new
 from memo_avatar.inputs import Crop
-from memo_avatar.model.context import LayerMemory, MemoryState
+from memo_avatar.model.memory import LayerMemory, MemoryState
 from memo_avatar.timing import SAMPLE_RATE, clip_spans
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.job_key import key_of
@@ -65,14 +65,14 @@ class FakeVideo:
         memory, first = torch.zeros(self.numbers), 0
         if state is not None:
             generator.set_state(state.generator)
-            memory, first = state.memory.layers[0][0].kv, state.clip_index + 1
+            memory, first = state.memory.memories[0].kv, state.clip_index + 1
         for span in clip_spans(self.frames, CLIP_FRAMES)[first:]:
             time.sleep(self.seconds_per_clip)
             memory = 0.5 * memory + torch.randn(self.numbers, generator=generator)
             colours = torch.sigmoid(memory[: CLIP_FRAMES * 3]).view(CLIP_FRAMES, 3, 1, 1)
             noise = torch.rand(CLIP_FRAMES, 3, 48, 48, generator=generator)
             frames = 0.7 * colours + 0.3 * noise
-            kept = MemoryState(((LayerMemory(memory, memory[:2].clone()),),))
+            kept = MemoryState([LayerMemory(memory, memory[:2].clone())])
             state = ClipState(span.index, frames[-4:].clone(), kept, generator.get_state())
             yield Clip(span.index, span.start, frames[: span.keep], state)
 

@@ -183,7 +183,7 @@ def test_too_little_memory_is_said_before_the_first_step(inside: dict[str, Any])
     said = value(inside, "too_little_memory")
     assert "free RAM for 18 frames of 32x32" in said["frames"] and "MEMO Sampler to File" in said["frames"]
     for name in ("clip", "file"):
-        assert "for one clip of 32x32" in said[name] and "Use smaller frames" in said[name]
+        assert "for a clip of 32x32" in said[name] and "Use a device with more memory" in said[name]
 
 
 def test_the_estimate_of_a_clips_memory_is_what_it_takes(inside: dict[str, Any]) -> None:

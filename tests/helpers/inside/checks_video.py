@@ -180,12 +180,13 @@ def memory_over_length(world: World) -> dict[str, Any]:
     """Bytes of all tensors after every clip of a long video to a file; the memories of the past that exist
     while a clip is sampled."""
     stream, video = world.module("memo_avatar.video.unfinished"), world.module("nodes.host.video")
-    kind, seen, memories = world.module("memo_avatar.model.context").MemoryState, [], []
+    kind, seen, memories = world.module("memo_avatar.model.memory").MemoryState, [], []
     job = world.longer(6, steps=1)
 
     def count() -> None:
         gc.collect()
-        memories.append(sum(type(thing) is kind for thing in gc.get_objects()))
+        states = (thing for thing in gc.get_objects() if type(thing) is kind)
+        memories.append(sum(not state.is_handed_over for state in states))
 
     with ExitStack() as stack:
         stack.enter_context(replaced(stream, "SAVE_SHARE", 1e9))  # after every clip
@@ -297,13 +298,11 @@ def too_little_memory(world: World) -> dict[str, str]:
 
 
 def estimated_memory(world: World) -> dict[str, int]:
-    """What the estimate says of one clip's memory, and what there is."""
+    """What the estimate says of the memory, and what there is."""
     estimate, video = world.module("nodes.host.estimate"), world.module("nodes.host.video")
     clip = next(video.generate_video(world.job))
-    numbers = sum(tensor.numel() for tensor in clip.state.memory.tensors().values())
-    branches = len(world.job.settings.branches)
-    size = estimate.temporal_memory_size(world.job.memo.config.diffusion_net, *world.job.latent_shape[-2:])
-    return {"estimated": branches * size, "real": numbers}
+    real = sum(tensor.nbytes for tensor in clip.state.memory.tensors().values())
+    return {"estimated": sum(estimate.sizes_of(world.job).needs().memory), "real": real}
 
 
 def keys_of_jobs(world: World) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def denoiser() -> ClipDenoiser:
         conditions = VideoConditions(
             models, MetaVAE(), Portrait(torch.zeros(1, 3, 32, 32), torch.ones(1, 512)), settings
         )
-        context, _ = conditions.clip(None, None, torch.zeros(4, 5, 2, 3, device="meta"), 0)
+        context = conditions.clip(None, None, torch.zeros(4, 5, 2, 3, device="meta"), 0)
     return ClipDenoiser(models.diffusion_net, context, settings.branches, models.dtype)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from memo_avatar.clips.conditions import VideoConditions
 from memo_avatar.clips.denoiser import ClipDenoiser, guided
 from memo_avatar.clips.loop import Denoise, generate_clips
 from memo_avatar.clips.values import ClipState, SamplingSettings
@@ -51,14 +52,14 @@ def test_clips_continue_each_other(models: MemoModels) -> None:
 def test_resume_equals_an_uninterrupted_run(models: MemoModels) -> None:
     arguments = (models, PoolingVAE(), tiny_portrait(), tiny_voice(10), SETTINGS)
     whole = list(generate_clips(*arguments))
-    state = ClipState.from_tensors({key: tensor.clone() for key, tensor in whole[0].state.tensors().items()})
-    rest = list(generate_clips(*arguments, state=state))
+    stored = next(generate_clips(*arguments)).state.tensors()
+    rest = list(generate_clips(*arguments, state=ClipState.from_tensors(stored)))
     assert [(clip.index, clip.start) for clip in rest] == [(1, 4), (2, 8)]
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(whole[1:], rest, strict=True))
 
 
 def test_the_memory_before_a_clip_is_gone_while_it_is_sampled(models: MemoModels) -> None:
-    """Gigabytes at the trained size; a resumed video must not keep them either."""
+    """Gigabytes at the trained size, whoever keeps clips or states; a resumed video's, too."""
     before: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
     arguments = (models, PoolingVAE(), tiny_portrait(), tiny_voice(12), SETTINGS)
@@ -66,11 +67,12 @@ def test_the_memory_before_a_clip_is_gone_while_it_is_sampled(models: MemoModels
     def look(_clip: int, _step: int, _latents: Tensor) -> None:
         alive.extend(tensor() is not None for tensor in before)
 
-    clips = generate_clips(*arguments, state=next(generate_clips(*arguments)).state, on_step=look)
-    for clip in clips:
+    kept = [next(generate_clips(*arguments))]
+    before = [weakref.ref(tensor) for tensor in kept[0].state.memory.tensors().values()]
+    for clip in generate_clips(*arguments, state=kept[0].state, on_step=look):
         before = [weakref.ref(tensor) for tensor in clip.state.memory.tensors().values()]
-        del clip
-    assert alive and not any(alive)
+        kept.append(clip)
+    assert len(kept) == 3 and alive and not any(alive)
 
 
 def test_one_generator_continues_across_clips(models: MemoModels) -> None:
@@ -155,6 +157,28 @@ def test_without_a_face_each_past_frame_runs_once(models: MemoModels) -> None:
     list(generate_clips(models, PoolingVAE(), tiny_portrait(face=False), tiny_voice(8), SETTINGS))
     hook.remove()
     assert rows == [1, 4]
+
+
+def test_without_a_face_the_branches_share_one_memory(models: MemoModels) -> None:
+    def rows(face: bool) -> int:
+        inputs = (models, PoolingVAE(), tiny_portrait(face=face), tiny_voice(4), SETTINGS)
+        return next(generate_clips(*inputs)).state.memory.memories[0].kv.shape[0]
+
+    assert (rows(face=True), rows(face=False)) == (2, 1)
+
+
+def test_past_frames_of_the_trained_size_go_through_the_reference_net_in_parts(models: MemoModels) -> None:
+    rows: list[int] = []
+    hook = models.reference_net.register_forward_hook(
+        lambda _net, inputs, _out: rows.append(inputs[0].shape[0])
+    )
+    portrait = tiny_portrait(512, 512, face=False)
+    settings = SamplingSettings(steps=1, guidance_scale=1.0, frames_per_clip=10, past_frames=10)
+    conditions = VideoConditions(models, PoolingVAE(), portrait, settings)
+    with torch.inference_mode():
+        conditions.reference(conditions.plan(torch.zeros(10, 4, 64, 64)), torch.zeros(10, 4, 64, 64))
+    hook.remove()
+    assert rows == [1, 4, 4, 2]
 
 
 def test_voice_may_come_padded_to_whole_clips(models: MemoModels) -> None:

@@ -5,11 +5,16 @@ In float64: at these sizes a GroupNorm sees one value per group, which float32 r
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from memo_avatar.model.context import ClipContext, MemoryState, ReferenceFeatures, join_contexts
+from memo_avatar.model.context import ClipContext, ReferenceFeatures, join_contexts, join_features
+from memo_avatar.model.linear_memory import DECAY, MemoryLinearAttention
+from memo_avatar.model.memory import LayerMemory, MemoryState
 from memo_avatar.model.nets import MemoModels
 from tests.helpers.tiny_memo import AUDIO_DIM, FACE_DIM, tiny_memo
 
@@ -88,9 +93,9 @@ def test_answers_do_not_depend_on_what_was_asked_before(models: MemoModels) -> N
 
 def test_inputs_are_left_alone(models: MemoModels) -> None:
     context, latents = make_context(models), random(1, 4, 3, 4, 4)
-    kept = [latents.clone(), context.audio_tokens.clone(), context.layers[0].memory[0].kv.clone()]
+    kept = [latents.clone(), context.audio_tokens.clone(), context.memory.memories[0].kv.clone()]
     models.diffusion_net(latents, 900.0, context)
-    after = [latents, context.audio_tokens, context.layers[0].memory[0].kv]
+    after = [latents, context.audio_tokens, context.memory.memories[0].kv]
     assert all(torch.equal(a, b) for a, b in zip(kept, after, strict=True))
 
 
@@ -115,10 +120,10 @@ def test_reference_changes_only_the_branch_that_has_it(models: MemoModels) -> No
     net, latents = models.diffusion_net, random(1, 4, 3, 4, 4)
     context = make_context(models)
     layers = tuple(
-        type(layer)(layer.face, layer.reference and layer.reference.rows(slice(0, 0)), layer.memory)
+        type(layer)(layer.face, layer.reference and layer.reference.rows(slice(0, 0)))
         for layer in context.layers
     )
-    without = ClipContext(context.audio_tokens, context.emotion, (False, False), None, layers)
+    without = ClipContext(context.audio_tokens, context.emotion, (False, False), None, layers, context.memory)
     plain, seen = net(latents, 400.0, without), net(latents, 400.0, context)
     torch.testing.assert_close(plain[0], seen[0], **CLOSE)
     assert (plain[1] - seen[1]).abs().max() > 1e-3
@@ -177,31 +182,88 @@ def test_gradients_flow_to_every_weight() -> None:
 def test_memory_is_faded_and_added(models: MemoModels) -> None:
     net, past = models.diffusion_net, features(models, 4, (4, 4), 20)
     rows = torch.arange(4).reshape(2, 2)
-    first, second = (
-        net.update_memory(past, rows),
-        net.update_memory(past, rows, net.update_memory(past, rows)),
-    )
-    for once, twice in zip(first.layers, second.layers, strict=True):
-        for a, b in zip(once, twice, strict=True):
-            torch.testing.assert_close(b.kv, a.kv * (1 + 0.9**2))
-            torch.testing.assert_close(b.z, a.z * (1 + 0.9**2))
+    once = net.update_memory(past, rows)
+    twice = net.update_memory(past, rows, net.update_memory(past, rows))
+    for a, b in zip(once.tensors().values(), twice.tensors().values(), strict=True):
+        torch.testing.assert_close(b, a * (1 + DECAY**2))
 
 
 def test_memory_repeats_distinct_frames(models: MemoModels) -> None:
     net, distinct = models.diffusion_net, features(models, 2, (4, 4), 30)
-    rows = torch.tensor([[0, 1, 0, 1]])
     repeated = net.update_memory(distinct.rows([0, 1, 0, 1]), torch.arange(4)[None])
-    for a, b in zip(net.update_memory(distinct, rows).layers, repeated.layers, strict=True):
-        assert all(torch.allclose(x.kv, y.kv, atol=1e-6) for x, y in zip(a, b, strict=True))
+    named = net.update_memory(distinct, torch.tensor([[0, 1, 0, 1]]))
+    for a, b in zip(named.tensors().values(), repeated.tensors().values(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_memory_survives_flattening(models: MemoModels) -> None:
     memory = models.diffusion_net.update_memory(features(models, 2, (4, 4), 40), torch.tensor([[0, 1]]))
     tensors = memory.tensors()
     again = MemoryState.from_tensors(tensors)
-    assert len(again.layers) == len(memory.layers)
+    assert len(again.memories) == len(memory.memories)
     assert all(torch.equal(tensor, again.tensors()[key]) for key, tensor in tensors.items())
-    assert memory.nbytes() == sum(tensor.numel() * 8 for tensor in tensors.values())
+
+
+def test_an_update_frees_the_old_memory_layer_by_layer(models: MemoModels) -> None:
+    net, past, rows = models.diffusion_net, features(models, 2, (4, 4), 40), torch.tensor([[0, 1]])
+    kept = net.update_memory(past, rows)
+    old = [weakref.ref(memory.kv) for memory in kept.memories]
+    alive: list[int] = []
+    hooks = [
+        motion.temporal_transformer.norm.register_forward_hook(
+            lambda *_: alive.append(sum(tensor() is not None for tensor in old))
+        )
+        for _, motion in net.layer_modules()
+    ]
+    net.update_memory(past, rows, kept)
+    for hook in hooks:
+        hook.remove()
+    assert alive == list(range(len(old), 0, -2))  # two linear attentions a layer
+    assert not any(tensor() is not None for tensor in old)
+
+
+def test_a_memory_that_went_into_the_next_one_says_so(models: MemoModels) -> None:
+    net, past, rows = models.diffusion_net, features(models, 2, (4, 4), 40), torch.tensor([[0, 1]])
+    memory = net.update_memory(past, rows)
+    net.update_memory(past, rows, memory)
+    with pytest.raises(RuntimeError, match="went into the next clip's"):
+        memory.tensors()
+
+
+def test_reading_a_memory_equals_adding_to_it_first() -> None:
+    """The published code forms KV and Z and multiplies the queries by them."""
+    attention = MemoryLinearAttention(32, 4, 32, operations=nn, dtype=torch.float64)
+    nn.init.normal_(attention.pos_encoder.pe)
+    x, memory = random(6, 3, 32), LayerMemory(random(2, 3, 4, 8, 8, seed=1), random(2, 3, 4, 8, seed=2).abs())
+    moved = x + attention.pos_encoder.pe[:, :3]
+    query, key, value = (
+        layer(moved).unflatten(-1, (4, 8)).transpose(1, 2)
+        for layer in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    query, key = query.softmax(-1) * attention.scale, key.softmax(-2)
+    kv = DECAY * memory.kv.flatten(0, 1) + key.transpose(-1, -2) @ value
+    z = DECAY * memory.z.flatten(0, 1) + key.sum(-2)
+    expected = (query @ kv) / (query @ z.unsqueeze(-1)).clamp(min=1e-10)
+    expected = attention.to_out[0](expected.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, memory), expected)
+
+
+def test_branches_that_remember_the_same_share_one_memory(models: MemoModels) -> None:
+    context, latents = make_context(models), random(1, 4, 3, 4, 4)
+    net, past = models.diffusion_net, features(models, 2, (4, 4), 60)
+    own, shared = (net.update_memory(past, torch.tensor([[0, 1]] * rows)) for rows in (2, 1))
+    one, each = replace(context, memory=shared), replace(context, memory=own)
+    torch.testing.assert_close(net(latents, 500.0, one), net(latents, 500.0, each), **CLOSE)
+    apart = torch.cat([net(latents, 500.0, one.row(index)) for index in range(2)])
+    torch.testing.assert_close(apart, net(latents, 500.0, each), **CLOSE)
+    assert join_contexts([one.row(1), one.row(0)]).memory.memories[0].kv.shape[0] == 1
+
+
+def test_features_of_parts_are_those_of_the_whole(models: MemoModels) -> None:
+    whole = features(models, 5, (4, 4), 70)
+    parts = (whole.rows(slice(start, start + 2)) for start in (0, 2, 4))
+    joined = join_features(parts, 5)
+    assert all(torch.equal(a, b) for a, b in zip(whole.layers, joined.layers, strict=True))
 
 
 def test_audio_of_another_encoder_is_refused(models: MemoModels) -> None:

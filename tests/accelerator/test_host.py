@@ -1,0 +1,48 @@
+"""MEMO in ComfyUI on simulated cards: frames, traffic, waits and what is left, however models are placed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.accelerator.conftest import Probe
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
+
+MODES = ("fits", "half", "novram", "dynamic")
+ROUNDING = 3e-5  # of pixels in 0..1, at 64x64
+PICTURES = 1.5  # MiB of a clip of 64x64
+
+
+@pytest.fixture(scope="module")
+def modes(host_probe: Probe) -> dict[str, Any]:
+    return host_probe("probe_modes.py")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_frames_are_the_cpus(modes: dict[str, Any], mode: str) -> None:
+    assert modes[mode]["error"] < ROUNDING
+    assert modes[mode]["refused"] == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_in_ram_gives_the_same_frames(modes: dict[str, Any], mode: str) -> None:
+    assert modes[mode]["same in RAM"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_left_after_unloading_a_stop_or_an_error(modes: dict[str, Any], mode: str) -> None:
+    found = modes[mode]
+    assert (found["interrupt"], found["exception"]) == ("InterruptProcessingException", "ArithmeticError")
+    assert (found["left"], found["left after interrupt"], found["left after exception"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_a_cache_no_step_waits_for_the_card(modes: dict[str, Any], mode: str) -> None:
+    assert (modes[mode]["waits"], modes[mode]["waits in RAM"]) == ({}, {})
+
+
+def test_where_all_fits_a_later_clip_moves_its_pictures_alone(modes: dict[str, Any]) -> None:
+    later = modes["fits"]["later clip"]
+    assert sorted(later) == ["data down", "data up"] and max(later.values()) < PICTURES
