@@ -41,7 +41,7 @@ def probe(script: str, *arguments: object) -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise RuntimeError(f"{script} failed:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -28,6 +28,9 @@ class KeyValue:
     def rows(self, index: slice) -> KeyValue:
         return KeyValue(self.key[index], self.value[index])
 
+    def to(self, device: torch.device) -> KeyValue:
+        return KeyValue(self.key.to(device), self.value.to(device))
+
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
@@ -71,6 +74,9 @@ class LayerContext:
     face: KeyValue | None
     reference: KeyValue | None
 
+    def to(self, device: torch.device) -> LayerContext:
+        return LayerContext(self.face and self.face.to(device), self.reference and self.reference.to(device))
+
 
 @dataclass(frozen=True)
 class ClipContext:
@@ -109,6 +115,21 @@ class ClipContext:
     def with_options(self, **attention_options: Any) -> ClipContext:
         """The same context with other options for the attention function."""
         return replace(self, attention_options=attention_options)
+
+    def to(self, device: torch.device) -> ClipContext:
+        """The same on another device; memory that lives in RAM stays there and is brought to that one."""
+        offload = None if self.offload is None else self.offload.on(device)
+        stays = (False,) * len(self.memory.memories) if offload is None else offload.in_ram
+        pairs = zip(self.memory.memories, stays, strict=True)
+        return replace(
+            self,
+            audio_tokens=self.audio_tokens.to(device),
+            emotion=self.emotion.to(device),
+            reference_rows=None if self.reference_rows is None else self.reference_rows.to(device),
+            layers=tuple(layer.to(device) for layer in self.layers),
+            memory=MemoryState(memory if in_ram else memory.to(device) for memory, in_ram in pairs),
+            offload=offload,
+        )
 
     def row(self, index: int) -> ClipContext:
         """One branch of the batch, batch dimension kept."""

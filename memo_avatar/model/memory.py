@@ -29,6 +29,9 @@ class LayerMemory:
             return self
         return LayerMemory(self.kv[index : index + 1], self.z[index : index + 1])
 
+    def to(self, device: torch.device) -> LayerMemory:
+        return LayerMemory(self.kv.to(device), self.z.to(device))
+
 
 class MemoryState:
     """Temporal memory of the whole net: of every linear attention, in the order of the forward pass.

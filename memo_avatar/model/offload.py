@@ -67,10 +67,16 @@ class Offload:
             yield _arrived(coming[0][1])
             coming.popleft()
 
-    def passing(self, state: MemoryState) -> int:
-        """Bytes on the device while memory comes and goes: one is read, the next is on its way."""
+    def on(self, device: torch.device) -> Offload:
+        """The same for another device."""
+        return type(self)(device, self.in_ram)
+
+    def passing(self, state: MemoryState, rows: int) -> int:
+        """Bytes on the device while so many rows' memory comes and goes: one is read, the next on its way."""
         pairs = zip(state.memories, self.in_ram, strict=True)
-        return 2 * max((memory.kv.nbytes + memory.z.nbytes for memory, flag in pairs if flag), default=0)
+        parts = [memory for memory, flag in pairs if flag]
+        shares = [(part.kv.nbytes + part.z.nbytes) * rows // max(rows, part.kv.shape[0]) for part in parts]
+        return 2 * max(shares, default=0)
 
     def fetch(self, tensor: Tensor) -> Fetched:
         """Send for a tensor; it is there when what this returns was called."""

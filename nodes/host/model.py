@@ -1,15 +1,15 @@
 """MEMO's diffusion net as a MODEL of the host: a flow model whose conditioning is one clip's context.
 
 The cond and the uncond branch of a clip share one joint context; each conditioning names its row. Batched by
-the host they are the joint context again without a copy, split they are its rows, and the numbers agree to
-rounding.
+the host they are the joint context again without a copy, split they are its rows, on other devices their
+copies, and the numbers agree to rounding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.conds
@@ -38,25 +38,44 @@ COND = "clip_context"
 _FULL_WIDTH = 320  # of MEMO's first level; the host's memory factor 1 means Stable Diffusion's sizes
 
 
+class ClipShares:
+    """One clip's joint context, and what of it other devices need: copied there once, gone with the clip."""
+
+    def __init__(self, joint: ClipContext) -> None:
+        self.joint = joint
+        self._copies: dict[tuple[tuple[int, ...], torch.device], ClipContext] = {}
+
+    def rows(self, rows: tuple[int, ...], device: torch.device | None) -> ClipContext:
+        """The context of these rows, in this order; the joint one itself where they are all of it."""
+        whole = rows == tuple(range(self.joint.batch))
+        context = self.joint if whole else join_contexts([self.joint.row(row) for row in rows])
+        if device is None or device == context.audio_tokens.device:
+            return context
+        if (rows, device) not in self._copies:
+            self._copies[rows, device] = context.to(device)
+        return self._copies[rows, device]
+
+
 @dataclass(frozen=True)
 class ClipRows:
-    """Some rows of a clip's joint context, in this order."""
+    """Some rows of a clip's joint context, in this order, on ``device`` (None: where the context is)."""
 
-    joint: ClipContext
+    shares: ClipShares
     rows: tuple[int, ...]
+    device: torch.device | None = None
+
+    def to(self, device: torch.device) -> ClipRows:
+        """The same for another device: the host splits branches over several."""
+        return replace(self, device=device)
 
     def resolve(self) -> ClipContext:
-        """The context of these rows; the joint one itself where they are all of it."""
-        if self.rows == tuple(range(self.joint.batch)):
-            return self.joint
-        return join_contexts([self.joint.row(row) for row in self.rows])
+        return self.shares.rows(self.rows, self.device)
 
     @property
     def passing(self) -> int:
         """Bytes of memory out of RAM that are on the device while these rows are evaluated."""
-        if self.joint.offload is None:
-            return 0
-        return self.joint.offload.passing(self.joint.memory) * len(self.rows) // self.joint.batch
+        joint = self.shares.joint
+        return 0 if joint.offload is None else joint.offload.passing(joint.memory, len(self.rows))
 
 
 class ClipRowsCond(comfy.conds.CONDRegular):
@@ -66,14 +85,14 @@ class ClipRowsCond(comfy.conds.CONDRegular):
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> ClipRowsCond:
         """One row for each latent of the batch."""
-        return ClipRowsCond(ClipRows(self.cond.joint, self.cond.rows * batch_size))
+        return ClipRowsCond(replace(self.cond, rows=self.cond.rows * batch_size))
 
     def can_concat(self, other: ClipRowsCond) -> bool:
-        return self.cond.joint is other.cond.joint
+        return self.cond.shares is other.cond.shares
 
-    def concat(self, others: Sequence[ClipRowsCond]) -> ClipContext:
+    def concat(self, others: Sequence[ClipRowsCond]) -> ClipRows:
         rows = [row for cond in (self, *others) for row in cond.cond.rows]
-        return ClipRows(self.cond.joint, tuple(rows)).resolve()
+        return replace(self.cond, rows=tuple(rows))
 
     def size(self) -> list[int]:
         """In bytes. The context is on the device before the host estimates what else it needs, but for the
@@ -157,6 +176,12 @@ class MemoModel(comfy.model_base.BaseModel):
         """What the net computes in; the oldest hosts have the parts of the answer only."""
         return self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
 
+    def _apply_model(self, x: Tensor, t: Tensor, *rest: Any, **conds: Any) -> Tensor:
+        """Rows become their context here: on the device the host has chosen, outside what is compiled."""
+        if COND in conds:
+            conds[COND] = conds[COND].resolve()
+        return super()._apply_model(x, t, *rest, **conds)
+
     def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
         """The host's estimate of activations, and what comes from RAM meanwhile."""
         shapes = cond_shapes or {}
@@ -176,9 +201,9 @@ class MemoModel(comfy.model_base.BaseModel):
         return {COND: ClipRowsCond(rows)}
 
 
-def conditioning(context: ClipContext, row: int) -> list[list[Any]]:
+def conditioning(shares: ClipShares, row: int) -> list[list[Any]]:
     """CONDITIONING for one branch of a clip."""
-    return [[None, {ROWS_KEY: ClipRows(context, (row,))}]]
+    return [[None, {ROWS_KEY: ClipRows(shares, (row,))}]]
 
 
 def load_model_patcher(checkpoint: Checkpoint, dtype_name: str, *, disable_dynamic: bool = False) -> Any:

@@ -27,7 +27,7 @@ from .cached_sampling import CachedVideo
 from .estimate import plan_memory
 from .job import VideoJob
 from .memory import HostOffload, load
-from .model import conditioning
+from .model import ClipShares, conditioning
 from .schema import decoration, show_progress
 
 logger = logging.getLogger(__name__)
@@ -178,7 +178,8 @@ def load_for_clip(job: VideoJob, room: float) -> None:
     The reference net runs whole and several times, so it comes first; of the diffusion net few weights are
     used before the steps, for which the host loads it again.
     """
-    load([job.model], room + job.memo.reference_net.model_size())
+    reference_net = job.memo.reference_net
+    load([job.model], room + reference_net.model_size() - reference_net.loaded_size())
     load(job.memo.patchers(), room)
 
 
@@ -195,7 +196,8 @@ def sample_clip(
     job: VideoJob, context: ClipContext, noise: Tensor, sigmas: Tensor, clip_index: int, callback: Any
 ) -> Tensor:
     """One clip's latents by the host: (1, 4, F, h, w), unscaled."""
-    cond = conditioning(context, context.batch - 1)
+    shares = ClipShares(context)
+    cond = conditioning(shares, context.batch - 1)
     latents = comfy.sample.sample_custom(
         job.model,
         noise,
@@ -203,7 +205,7 @@ def sample_clip(
         comfy.samplers.sampler_object(job.sampler_name),
         sigmas,
         cond,
-        conditioning(context, 0) if context.batch > 1 else cond,
+        conditioning(shares, 0) if context.batch > 1 else cond,
         torch.zeros_like(noise),
         callback=callback,
         disable_pbar=True,
