@@ -2,7 +2,7 @@
 
     COMFYUI_PATH=ComfyUI ComfyUI/.venv/bin/python -m benchmarks.device_memory [--result NAME]
 
-512x512, 16 frames a clip, bfloat16, guidance 3.5, three clips of two evaluations, 1 GiB of the card taken by
+512x512, 16 frames a clip, bfloat16, guidance 3.5, three clips of one evaluation, 1 GiB of the card taken by
 others. ComfyUI runs for real, with weights loaded whole or in part (legacy) and by pages as layers run
 (dynamic VRAM); bytes are counted, nothing is computed: no seconds come out of this. What kernels take for
 themselves and what fragments is not in it. The last line is one JSON document.
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 CARDS = (6, 8, 10, 12, 16, 24)
 TAKEN = 1  # GiB of every card
 MODES = ("legacy", "dynamic")
+CLIPS, STEPS = 3, 1
 UP, DOWN = " up", " down"
 
 HEADER = (
@@ -47,7 +49,8 @@ def probe(script: str, *arguments: object) -> dict[str, Any]:
 
 def measure_card(comfyui: Path, card: int, mode: str) -> dict[str, Any]:
     """One row: what the last clip takes and moves, and what the whole video needed."""
-    found = probe("probe_published_host.py", comfyui, "--card", card, "--taken", TAKEN, "--mode", mode)
+    options = {"--card": card, "--taken": TAKEN, "--mode": mode, "--clips": CLIPS, "--steps": STEPS}
+    found = probe("probe_published_host.py", comfyui, *chain(*options.items()))
     clips: Sequence[dict[str, float]] = found["clips"]
     later = clips[-1] if clips else {}
 
@@ -106,7 +109,7 @@ def write_result(name: str, found: dict[str, Any]) -> None:
         "From `python -m benchmarks.device_memory` inside ComfyUI: bytes are counted, nothing is computed, "
         f"and no card has measured it yet. bfloat16, guidance 3.5, {TAKEN} GiB of the card taken by others; "
         f"GiB throughout. An evaluation reads {found['memory_gib']:.2f} GiB of temporal memory; what of it "
-        f"lives in RAM crosses at every evaluation. A clip here has two evaluations.\n\n{rows}\n\n"
+        f"lives in RAM crosses at every evaluation. A clip here has one evaluation.\n\n{rows}\n\n"
         f"The command takes {found['command_peak_gib']:.2f} GiB with the memory on the device, and "
         f"{found['command_low_memory_peak_gib']:.2f} GiB with it in RAM (`--memory ram`) on a card with "
         f"{8 - TAKEN} GiB free.\n"
