@@ -34,6 +34,7 @@ from .host.sockets import (
 from .host.video import generate_video
 from .host.video_inputs import (
     fps_input,
+    guard_input,
     guidance_of,
     job_inputs,
     make_delivery,
@@ -58,7 +59,7 @@ class SamplerNode(io.ComfyNode):
             "Makes the talking video, clip after clip of 16 frames, as long as the voice. Connect images, "
             "audio and fps to Create Video. Cancelled, the finished clips are saved to "
             f"output/{UNFINISHED}.",
-            inputs=[*job_inputs(), fps_input()],
+            inputs=[*job_inputs(), fps_input(), guard_input()],
             outputs=[
                 io.Image.Output(display_name="images"),
                 io.Audio.Output(display_name="audio", tooltip="The voice, cut to the length of the frames."),
@@ -91,11 +92,14 @@ class SamplerNode(io.ComfyNode):
         sampler_name: str,
         scheduler: str,
         fps: str = str(FPS),
+        guard_drift: bool = False,
     ) -> io.NodeOutput:
         started = time.perf_counter()
         cfg = guidance_of(cfg, memo)
         model, video = start_video(model, cfg)
-        job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
+        job = VideoJob(
+            model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler, guard_drift
+        )
         delivery = make_delivery(job, fps)
         check_frames(job, delivery.total)
         images, clips, done = torch.empty(delivery.total, *job.size, 3), 0, 0

@@ -19,6 +19,7 @@ from .host.sockets import EncodedVoice, MemoNets, MemoReport
 from .host.unfinished import keep_so_far, make_clips, open_work, sound_of
 from .host.video_inputs import (
     fps_input,
+    guard_input,
     guidance_of,
     job_inputs,
     make_delivery,
@@ -54,6 +55,7 @@ class SamplerToFileNode(io.ComfyNode):
                     tooltip="Blend the face into the whole picture. Needs a portrait made with fit face.",
                 ),
                 *paste_inputs(),
+                guard_input(),
             ],
             outputs=[
                 io.Video.Output(display_name="video"),
@@ -97,11 +99,14 @@ class SamplerToFileNode(io.ComfyNode):
         paste_back: bool = False,
         feather: float = DEFAULT_FEATHER,
         match_colour: bool = True,
+        guard_drift: bool = False,
     ) -> io.NodeOutput:
         started = time.perf_counter()
         cfg = guidance_of(cfg, memo)
         model, video = start_video(model, cfg)
-        job = VideoJob(model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler)
+        job = VideoJob(
+            model, memo, portrait, voice, vae, seed, steps, cfg, sampler_name, scheduler, guard_drift
+        )
         paster = make_paster(portrait, feather, match_colour) if paste_back else None
         delivery = make_delivery(job, fps, paster)
         size = delivery.size(*reversed(job.size))

@@ -78,6 +78,7 @@ class VideoOptions:
     face_crop: float | None
     paste_back: bool
     fps: int
+    guard_drift: bool
     restart: bool
 
 
@@ -149,6 +150,9 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
     add("--max-seconds", type=checked(_positive), metavar="S", help="stop after this much of the voice")
     add("--fps", type=int, choices=RATES, default=FPS,
         help="frames per second of the video (default: %(default)s, MEMO's own)")  # fmt: skip
+    add("--guard-drift", action="store_true",
+        help="for long videos: hold what each clip takes over from the one before to the portrait's colours "
+        "and sharpness (off: as published)")  # fmt: skip
     add("--restart", action="store_true", help="begin anew where an earlier run was stopped")
     _add_face_options(parser.add_argument_group("face"))
     _add_voice_options(parser.add_argument_group("voice"))

@@ -39,10 +39,11 @@ class VideoJob:
     cfg: float
     sampler_name: str
     scheduler: str
+    guard_drift: bool = False
 
     @property
     def settings(self) -> SamplingSettings:
-        return SamplingSettings(steps=self.steps, guidance_scale=self.cfg)
+        return SamplingSettings(steps=self.steps, guidance_scale=self.cfg, guard_drift=self.guard_drift)
 
     @property
     def num_frames(self) -> int:

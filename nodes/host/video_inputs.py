@@ -19,6 +19,7 @@ from ...teacache_core import CacheReport, CalibrationError, StepCache, StepCache
 from .cached_sampling import CachedVideo
 from .job import VideoJob
 from .pictures import opaque
+from .schema import ADVANCED
 from .sockets import Memo, MemoNets, MemoPortrait, MemoVoice, VideoReport
 from .video import NOT_FOR_FLOW
 
@@ -104,6 +105,19 @@ def fps_input() -> Any:
         optional=True,
         tooltip="Frames per second of the video. MEMO makes 30; for another rate frames are dropped or "
         "repeated, exact in time.",
+    )
+
+
+def guard_input() -> Any:
+    """At the end of the inputs, as `fps_input` says."""
+    return io.Boolean.Input(
+        "guard_drift",
+        default=False,
+        optional=True,
+        tooltip="For long videos: hold the colours and the sharpness that each clip takes over from the one "
+        "before to the portrait's, so that they don't wander off. MEMO itself has no such thing: with it a "
+        "video is another one from the second clip on.",
+        extra_dict=ADVANCED,
     )
 
 

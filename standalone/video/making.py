@@ -135,7 +135,10 @@ class Video:
             observe = options.cache_report is not None
             self._cache = build_cache(plan, self._models, self._inputs.guidance_scale, observe=observe)
         self.settings = SamplingSettings(
-            steps=options.steps, guidance_scale=self._inputs.guidance_scale, solver=SOLVERS[options.solver]
+            steps=options.steps,
+            guidance_scale=self._inputs.guidance_scale,
+            solver=SOLVERS[options.solver],
+            guard_drift=options.guard_drift,
         )
         self.num_clips = len(clip_spans(self._voice.num_frames, self.settings.frames_per_clip))
         anew = options.restart or options.calibrate is not None  # a calibration is taught by every clip

@@ -166,6 +166,11 @@ def test_cancelled_the_frames_of_finished_clips_are_a_file(inside: dict[str, Any
     assert found["frames"] == 16 and found["error"] < 0.1
 
 
+def test_the_guard_holds_what_follows_the_first_clip_in_both_nodes(inside: dict[str, Any]) -> None:
+    expected = {"the loop's frames": True, "first clip": True, "second clip": False}
+    assert value(inside, "guarded_videos") == expected
+
+
 def test_every_preview_method_shows_the_steps_and_changes_no_frame(inside: dict[str, Any]) -> None:
     found = value(inside, "previews_of_every_method")
     steps, clips = 8, [32, 32]

@@ -85,6 +85,7 @@ def frames_of_the_standalone_loop_in_every_mode(world: World) -> dict[str, Any]:
     """The cache in the host against the same cache in our own clip loop: decisions, and the largest error."""
     core, attach = world.module("teacache_core"), world.module("nodes.host.cached_sampling").attach
     job = replace(world.stored.job, voice=two_clips(world.stored.job.voice), steps=6)
+    guarded = replace(job, guard_drift=True)
     recorder = core.CacheSettings(core.StepCacheConfig(calibrate=True))
     learned = standalone_frames(world, job, recorder)[1].make_calibration()
     modes = {
@@ -95,12 +96,14 @@ def frames_of_the_standalone_loop_in_every_mode(world: World) -> dict[str, Any]:
         "threshold": ({"rel_l1_thresh": 0.15}, learned),
         "threshold, converged": ({"rel_l1_thresh": 0.15, "target": "converged"}, learned),
         "mask": ({"step_mask": "110100"}, None),
+        "guarded": ({"target_speedup": 2.0}, learned),
     }
     found: dict[str, Any] = {}
     for name, (config, calibration) in modes.items():
         settings = core.CacheSettings(core.StepCacheConfig(**config), calibration)
-        mine, cache = standalone_frames(world, job, settings)
-        theirs, host_cache = world.run(replace(job, model=attach(job.model, settings)))
+        one = guarded if name == "guarded" else job
+        mine, cache = standalone_frames(world, one, settings)
+        theirs, host_cache = world.run(replace(one, model=attach(job.model, settings)))
         found[name] = {
             "masks": [list(run.report.masks()) for run in (cache, host_cache)],
             "notes": [run.report.notes for run in (cache, host_cache)],

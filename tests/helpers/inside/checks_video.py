@@ -219,6 +219,19 @@ def cancelled_frames_are_kept(world: World) -> dict[str, Any]:
     }
 
 
+def guarded_videos(world: World) -> dict[str, bool]:
+    """Both nodes with `guard_drift`: the first clip as ever, and then what the guarded loop gives."""
+    job = replace(world.job, guard_drift=True)
+    images = world.nodes.SamplerNode.execute(**vars(job)).args[0].movedim(-1, 1)
+    files = [read_video(make_file(world, one, "guard")) for one in (world.job, job)]
+    same = [(plain == held).all() for plain, held in zip(*files, strict=True)]
+    return {
+        "the loop's frames": images.equal(world.frames(job)),
+        "first clip": images[:16].equal(world.plain[:16]) and all(same[:16]),
+        "second clip": images[16:].equal(world.plain[16:]) or all(same[16:]),
+    }
+
+
 def previews_of_every_method(world: World) -> dict[str, Any]:
     """Whether the frames are the same under each of the host's preview methods, and how wide the pictures are
     that came: one of every step, and one of every finished clip."""
@@ -496,6 +509,7 @@ CHECKS = (
     killed_process,
     memory_over_length,
     cancelled_frames_are_kept,
+    guarded_videos,
     previews_of_every_method,
     decorations_that_fail,
     too_little_memory,

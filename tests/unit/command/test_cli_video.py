@@ -13,7 +13,7 @@ import standalone.video.making
 from memo_avatar.clips.loop import generate_clips
 from memo_avatar.clips.values import Clip
 from standalone.command import main
-from tests.helpers.media import read_video, tone, write_sound, write_tiny_wav2vec2
+from tests.helpers.media import read_pictures, read_video, tone, write_sound, write_tiny_wav2vec2
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,18 @@ def test_a_stopped_video_goes_on_and_is_the_same_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "p.png", "v.mp4"]
 
 
-@pytest.mark.parametrize("change", [["--restart"], ["--seed", "7"]])
+def test_guarded_the_first_clip_is_the_same_and_what_follows_is_not(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    frames = []
+    for given in ([], ["--guard-drift"]):
+        assert main([*arguments, *given]) == 0, "another video: the finished one is not taken for it"
+        frames.append(read_pictures(tmp_path / "v.mp4"))
+    same = [bool((plain == held).all()) for plain, held in zip(*frames, strict=True)]
+    assert same == [True] * 16 + [False] * 11
+
+
+@pytest.mark.parametrize("change", [["--restart"], ["--seed", "7"], ["--guard-drift"]])
 def test_a_stopped_video_is_begun_anew_when_told_or_with_other_settings(
     change: list[str],
     arguments: list[str],
