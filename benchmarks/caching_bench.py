@@ -203,7 +203,7 @@ def start_worker(run: Run) -> None:
 def worker() -> Bench:
     """This process's bench."""
     if _worker is None:
-        raise RuntimeError("Expected start_worker first but got a task (benchmark). Use it as initializer.")
+        raise RuntimeError("expected start_worker first but got a task (benchmark). Use it as initializer.")
     return _worker
 
 

@@ -69,7 +69,7 @@ def _wanted(net: Any) -> tuple[float, int] | None:
         return None
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise CacheConfigError(
-            f"Expected num_steps of 1 or more but got {steps} (teacache_forward). Set it to the pipeline's "
+            f"expected num_steps of 1 or more but got {steps} (teacache_forward). Set it to the pipeline's "
             "num_inference_steps."
         )
     return float(threshold), steps

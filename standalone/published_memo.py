@@ -45,13 +45,13 @@ def apply_teacache(
     """
     if _ATTRIBUTE in vars(net):
         raise ValueError(
-            f"Expected a net without TeaCache but got one that has it ({type(net).__name__}). Call "
+            f"expected a net without TeaCache but got one that has it ({type(net).__name__}). Call "
             "remove_teacache first."
         )
     config = StepCacheConfig(rel_l1_thresh=rel_l1_thresh) if config is None else config
     if config.stored != "velocity":
         raise ValueError(
-            f"Expected stored velocity but got {config.stored} ({type(net).__name__}): its forward cannot be "
+            f"expected stored velocity but got {config.stored} ({type(net).__name__}): its forward cannot be "
             "cut. Leave stored at velocity."
         )
     if config.mode == "off":
@@ -130,12 +130,12 @@ def _check_net(net: Any) -> None:
         )
     except (AttributeError, IndexError, TypeError) as error:
         raise TypeError(
-            f"Expected MEMO's UNet3DConditionModel but got {type(net).__name__} ({error}). Give "
+            f"expected MEMO's UNet3DConditionModel but got {type(net).__name__} ({error}). Give "
             "pipeline.diffusion_net."
         ) from error
     if any(part is None for part in parts):
         raise TypeError(
-            f"Expected MEMO's UNet3DConditionModel but got {type(net).__name__} without a time embedding. "
+            f"expected MEMO's UNet3DConditionModel but got {type(net).__name__} without a time embedding. "
             "Give pipeline.diffusion_net."
         )
 

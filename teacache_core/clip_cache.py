@@ -100,7 +100,7 @@ class ClipCache:
         """
         if self._closed:
             raise RuntimeError(
-                "Expected an evaluation inside a clip but got one after its end (ClipCache). "
+                "expected an evaluation inside a clip but got one after its end (ClipCache). "
                 "Call the wrapped denoiser inside its `with` block only."
             )
         current = self._current = self._begin(sigma, like, branches, signal)
@@ -248,7 +248,7 @@ class ClipCache:
     def _expect_evaluation(self) -> _Evaluation:
         if self._current is None:
             raise RuntimeError(
-                "Expected store and replay inside an evaluation but got a call outside one (ClipCache). "
+                "expected store and replay inside an evaluation but got a call outside one (ClipCache). "
                 "Put the model call into `with clip.evaluation(...)`."
             )
         return self._current

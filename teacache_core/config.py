@@ -99,13 +99,13 @@ class StepCacheConfig:
 def _check_rule(config: StepCacheConfig) -> None:
     if not (math.isfinite(config.rel_l1_thresh) and config.rel_l1_thresh >= 0):
         raise CacheConfigError(
-            f"Expected rel_l1_thresh of 0 (off) or more but got {config.rel_l1_thresh} (cache settings). "
+            f"expected rel_l1_thresh of 0 (off) or more but got {config.rel_l1_thresh} (cache settings). "
             "Use 0.09, 0.15 or 0.25 for a start."
         )
     speedup = config.target_speedup
     if speedup is not None and not (math.isfinite(speedup) and speedup >= 1):
         raise CacheConfigError(
-            f"Expected target_speedup of 1 or more but got {speedup} (cache settings). Use 2.0, 3.3 or 4.0."
+            f"expected target_speedup of 1 or more but got {speedup} (cache settings). Use 2.0, 3.3 or 4.0."
         )
     asked = {
         "rel_l1_thresh": config.rel_l1_thresh > 0,
@@ -116,14 +116,14 @@ def _check_rule(config: StepCacheConfig) -> None:
     if sum(asked.values()) > 1:
         names = " and ".join(name for name, is_set in asked.items() if is_set)
         raise CacheConfigError(
-            f"Expected one rule for which steps to compute but got {names} (cache settings). "
+            f"expected one rule for which steps to compute but got {names} (cache settings). "
             "Keep one of them."
         )
     if config.step_mask is not None and not (
         config.masks and all(mask and not set(mask) - {"0", "1"} for mask in config.masks)
     ):
         raise CacheConfigError(
-            f"Expected step_mask as text of 1 (compute) and 0 (skip) but got {config.step_mask!r} "
+            f"expected step_mask as text of 1 (compute) and 0 (skip) but got {config.step_mask!r} "
             '(cache settings). Write one digit per step, such as "11010101"; separate clips by spaces.'
         )
 
@@ -132,13 +132,13 @@ def _check_limits(config: StepCacheConfig) -> None:
     start, end = config.start_percent, config.end_percent
     if not (0 <= start <= end <= 1):
         raise CacheConfigError(
-            f"Expected 0 <= start_percent <= end_percent <= 1 but got {start} and {end} (cache settings). "
+            f"expected 0 <= start_percent <= end_percent <= 1 but got {start} and {end} (cache settings). "
             "Give shares of the run, such as 0.1 and 0.9."
         )
     limit = config.max_consecutive_skips
     if limit is not None and limit < 1:
         raise CacheConfigError(
-            f"Expected max_consecutive_skips of 1 or more, or none, but got {limit} (cache settings). "
+            f"expected max_consecutive_skips of 1 or more, or none, but got {limit} (cache settings). "
             "Set rel_l1_thresh to 0 to skip nothing."
         )
 
@@ -151,11 +151,11 @@ def _check_choices(config: StepCacheConfig) -> None:
     ):
         if value not in allowed:
             raise CacheConfigError(
-                f"Expected {name} to be {', '.join(allowed[:-1])} or {allowed[-1]} but got {value!r} "
+                f"expected {name} to be {', '.join(allowed[:-1])} or {allowed[-1]} but got {value!r} "
                 f"(cache settings). Use {allowed[0]}."
             )
     if config.target == "converged" and config.stored == "residual":
         raise CacheConfigError(
-            "Expected stored velocity with target converged but got residual (cache settings). "
+            "expected stored velocity with target converged but got residual (cache settings). "
             "Leave stored at velocity."
         )

@@ -117,7 +117,7 @@ class Calibration:
         if fingerprint is None or self.fingerprint is None or self.fingerprint.matches(fingerprint):
             return
         raise CalibrationError(
-            f"Expected a calibration of this checkpoint ({fingerprint.layout}) but got one of another "
+            f"expected a calibration of this checkpoint ({fingerprint.layout}) but got one of another "
             f"checkpoint ({self.fingerprint.layout}) (calibration). Calibrate again with this checkpoint, or "
             "load the other one."
         )
@@ -146,7 +146,7 @@ class Calibration:
         found = fields.get("format"), fields.get("version")
         if found not in ((FORMAT, 1), (FORMAT, VERSION)):
             raise CalibrationError(
-                f"Expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]!a:.40} "
+                f"expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]!a:.40} "
                 f"version {found[1]!a:.40} ({where}). Give the file that calibrating wrote."
             )
         entries = read_list(fields.get("recordings"), f"{where}: recordings")
@@ -178,7 +178,7 @@ class Calibration:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise CalibrationError(
-                f"Expected a calibration file in JSON but got something else: {error} ({where}). "
+                f"expected a calibration file in JSON but got something else: {error} ({where}). "
                 "Give the file that calibrating wrote."
             ) from error
         return cls.from_json(values, where)
@@ -191,17 +191,17 @@ class Calibration:
                 text = file.read(LARGEST_FILE + 1)
         except OSError as error:
             raise CalibrationError(
-                f"Expected a readable calibration file but got {error.strerror or error} ({path}). Check the "
+                f"expected a readable calibration file but got {error.strerror or error} ({path}). Check the "
                 "path."
             ) from error
         except UnicodeDecodeError as error:
             raise CalibrationError(
-                f"Expected a calibration file in JSON but got something else: {error.reason} ({path}). "
+                f"expected a calibration file in JSON but got something else: {error.reason} ({path}). "
                 "Give the file that calibrating wrote."
             ) from error
         if len(text) > LARGEST_FILE:
             raise CalibrationError(
-                f"Expected a calibration file of {LARGEST_FILE // 2**20} MiB at most but got a larger one "
+                f"expected a calibration file of {LARGEST_FILE // 2**20} MiB at most but got a larger one "
                 f"({path}). Give the file that calibrating wrote."
             )
         return cls.from_text(text, str(path))
@@ -210,18 +210,18 @@ class Calibration:
 def _check_recordings(recordings: Sequence[Recording], where: str = "calibration") -> None:
     if not recordings:
         raise CalibrationError(
-            f"Expected at least one recording of a full run but got none ({where}). "
+            f"expected at least one recording of a full run but got none ({where}). "
             "Let at least one clip finish while calibrating."
         )
     counts = sorted({len(recording.sigmas) for recording in recordings})
     if len(counts) > 1:
         raise CalibrationError(
-            f"Expected recordings of equally many steps but got {counts} ({where}). Calibrate with one "
+            f"expected recordings of equally many steps but got {counts} ({where}). Calibrate with one "
             "step count."
         )
     if not all(math.isfinite(value) for recording in recordings for row in recording.gram for value in row):
         raise CalibrationError(
-            f"Expected finite velocities but got NaN or infinity ({where}). Check the checkpoint and its "
+            f"expected finite velocities but got NaN or infinity ({where}). Check the checkpoint and its "
             "dtype."
         )
 

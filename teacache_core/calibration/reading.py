@@ -16,7 +16,7 @@ class CalibrationError(ValueError):
 
 def refuse(expected: str, found: str, where: str) -> CalibrationError:
     """One line; the remedy for a damaged file is always the same."""
-    return CalibrationError(f"Expected {expected} but got {found} ({where}). Calibrate again.")
+    return CalibrationError(f"expected {expected} but got {found} ({where}). Calibrate again.")
 
 
 def read_object(value: object, where: str) -> Mapping[str, Any]:

@@ -15,11 +15,11 @@ from teacache_core.policy import Observation, PolicyState, Reason, decide
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rel_l1_thresh": -0.1}, "Expected rel_l1_thresh of 0"),
+        ({"rel_l1_thresh": -0.1}, "expected rel_l1_thresh of 0"),
         ({"rel_l1_thresh": float("nan")}, "got nan"),
         ({"target_speedup": 0.5}, "target_speedup of 1 or more but got 0.5"),
         ({"rel_l1_thresh": 0.1, "target_speedup": 2.0}, "got rel_l1_thresh and target_speedup"),
-        ({"step_mask": ""}, "Expected step_mask"),
+        ({"step_mask": ""}, "expected step_mask"),
         ({"step_mask": "10x1"}, "text of 1 (compute) and 0 (skip)"),
         ({"start_percent": 0.9, "end_percent": 0.1}, "got 0.9 and 0.1"),
         ({"max_consecutive_skips": 0}, "max_consecutive_skips of 1 or more"),
