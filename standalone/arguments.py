@@ -42,11 +42,20 @@ class CommandError(ValueError):
 
 
 @dataclass(frozen=True)
+class Speaker:
+    """One of several in the picture: the face, by number or place, what it says, and from which second on."""
+
+    face: int | Box
+    audio: Path
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
 class VideoOptions:
     """What one video was asked for. None: the checkpoint's or the machine's default."""
 
     image: Path
-    audio: Path
+    audio: Path | None  # None where several speak
     output: Path
     checkpoint: Path
     vae: Path | None
@@ -80,6 +89,14 @@ class VideoOptions:
     fps: int
     guard_drift: bool
     restart: bool
+    speakers: tuple[Speaker, ...] = ()
+
+    @property
+    def recordings(self) -> list[tuple[Path, float]]:
+        """What is heard in the video, and each from which second on."""
+        if self.audio is not None:
+            return [(self.audio, 0.0)]
+        return [(speaker.audio, speaker.start) for speaker in self.speakers]
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,12 @@ class Parser(argparse.ArgumentParser):
 
 def parse_video(arguments: Sequence[str]) -> VideoOptions:
     """`--image P --audio A --output V.mp4` and all that goes with it."""
-    return VideoOptions(**vars(_video_parser().parse_args(arguments)))
+    values = vars(_video_parser().parse_args(arguments))
+    values["speakers"] = tuple(values["speakers"])
+    options = VideoOptions(**values)
+    if options.speakers:
+        _check_alone(options)
+    return options
 
 
 def parse_convert(arguments: Sequence[str]) -> ConvertOptions:
@@ -133,8 +155,12 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
     """Every option of a video. For a batch they are defaults: none is required, and rows name the outputs."""
     add = parser.add_argument
     add("--image", type=Path, required=not for_batch, metavar="P", help="portrait, any picture format")
-    add("--audio", type=Path, required=not for_batch, metavar="A", help="voice, any sound or video format")
+    voices = parser.add_mutually_exclusive_group(required=not for_batch)
+    voices.add_argument("--audio", type=Path, metavar="A", help="voice, any sound or video format")
     if not for_batch:
+        voices.add_argument("--speaker", dest="speakers", action="append", type=checked(parse_speaker),
+            default=[], metavar="FACE=A", help="instead, once for each of several in the picture: a face as "
+            "in --face-index or --face-box, and its voice, which FACE@S=A begins at second S")  # fmt: skip
         add("--output", type=Path, required=True, metavar="V.mp4",
             help="video to write: .mp4, .mov or .mkv")  # fmt: skip
     add("--steps", type=checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
@@ -250,6 +276,40 @@ def number(text: str, is_valid: Callable[[float], bool], expected: str, advice: 
     if not (math.isfinite(value) and is_valid(value)):
         raise ValueError(f"expected {expected} but got {text}. {advice}")
     return value
+
+
+def parse_speaker(text: str) -> Speaker:
+    """`FACE=AUDIO` or `FACE@SECONDS=AUDIO`, the face as a number or `left,top,right,bottom`."""
+    where, equals, audio = text.partition("=")
+    face, at, start = where.partition("@")
+    if not equals or not audio:
+        raise ValueError(
+            f"expected FACE=AUDIO but got {text}. Write 0=speech.wav, or 400,300,700,640=speech.wav."
+        )
+    return Speaker(
+        parse_box(face) if "," in face else _face_index(face),
+        Path(audio),
+        number(start, lambda value: value >= 0, "a start of 0 or more seconds", "Use 4.5.") if at else 0.0,
+    )
+
+
+def _check_alone(options: VideoOptions) -> None:
+    """Several speakers leave no place for what is about the only one."""
+    given = {
+        "--face-index": options.face_index != 0,
+        "--face-box": options.face_box is not None,
+        "--face-embedding": options.face_embedding is not None,
+        "--face none": options.face == "none" and any(isinstance(one.face, int) for one in options.speakers),
+        "--vocals": options.vocals is not None,
+        "--separate-vocals": options.separate_vocals,
+        "--calibrate": options.calibrate is not None,
+        "--cache-report": options.cache_report is not None,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise CommandError(
+                f"expected no {name} with --speaker but got one: it is about one. Leave it out."
+            )
 
 
 def _steps(text: str) -> int:

@@ -79,7 +79,8 @@ def save_report(report: CacheReport, path: Path) -> None:
 
 def _check_outputs(options: VideoOptions, files: ModelFiles) -> None:
     """Results replace no input, no model file and not each other."""
-    given = (options.image, options.audio, options.vocals, options.face_embedding, options.calibration)
+    voices = [path for path, _ in options.recordings]
+    given = (options.image, *voices, options.vocals, options.face_embedding, options.calibration)
     taken = [path for path in (*given, options.output, files.checkpoint) if path is not None]
     for folder in filter(Path.is_dir, (files.checkpoint, files.vae, files.wav2vec2)):
         taken += (path for path in folder.rglob("*") if path.name != CALIBRATION_NAME)

@@ -22,7 +22,7 @@ def generate(options: VideoOptions) -> int:
     del studio  # and with it the voice's encoder
     if video.found:
         note(f"Going on after frame {video.found} of {video.total}; --restart begins anew.")
-    progress = ClipProgress(video.num_clips, options.steps)
+    progress = ClipProgress(video.num_clips, options.steps * video.num_speakers)
     with video:
         try:
             with progress:

@@ -54,6 +54,7 @@ class ClipProgress:
     """A bar over clips times steps, with the time left."""
 
     def __init__(self, num_clips: int, steps: int) -> None:
+        """``steps`` are those of a clip, of all who speak."""
         self.num_clips, self.steps = num_clips, steps
         self.bar = tqdm(total=num_clips * steps, unit="step", dynamic_ncols=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,9 @@ FOR_KERNELS = GIB // 4
 """Left free: what kernels take for themselves, and what fragments."""
 
 
-def place(models: MemoModels, portrait: Portrait, settings: SamplingSettings, setting: str) -> Placement:
+def place(
+    models: MemoModels, portraits: Sequence[Portrait], settings: SamplingSettings, setting: str
+) -> Placement:
     """As asked for with `--memory`, told in a line. Raises CommandError where no clip fits.
 
     Where RAM is the device's memory, or nobody knows what is free, there is nothing to choose.
@@ -35,9 +38,10 @@ def place(models: MemoModels, portrait: Portrait, settings: SamplingSettings, se
     free = free_bytes(models.device)
     if free is None and setting != "ram":
         return Placement()
-    height, width = portrait.pixel_values.shape[-2:]
-    has_face = bool(portrait.face_embedding.any())
-    sizes = ClipSizes(models.config, height, width, has_face, settings, models.dtype.itemsize)
+    height, width = portraits[0].pixel_values.shape[-2:]
+    has_face = any(bool(portrait.face_embedding.any()) for portrait in portraits)
+    itemsize = models.dtype.itemsize
+    sizes = ClipSizes(models.config, height, width, has_face, settings, itemsize, len(portraits))
     needs, room = sizes.needs(), float("inf") if free is None else free - FOR_KERNELS
     placement = place_memory(needs, room, setting)
     needed = needs.on_device(placement)

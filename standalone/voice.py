@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from memo_avatar.checkpoint.companions import home
 from memo_avatar.inputs import Voice
+from memo_avatar.timing import SAMPLE_RATE
 from memo_avatar.voice.emotion2vec import EmotionNet
 from memo_avatar.voice.emotion_files import EmotionWeights
 from memo_avatar.voice.listen import Ears, Sources, check_sources, listen
-from memo_avatar.voice.sound import MediaError
+from memo_avatar.voice.sound import MediaError, check_seconds
 from memo_avatar.voice.sound_files import decode_audio, load_audio
 from memo_avatar.voice.vocals import SEPARATION_RATE
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
@@ -23,8 +24,23 @@ from .arguments import VideoOptions
 from .progress import note, share_progress
 
 
+def read_speech(options: VideoOptions) -> list[Tensor]:
+    """What each speaker says, (S,) at 16 kHz, on one clock: silent before its start and after its end."""
+    most = options.max_seconds
+    lead = [round(start * SAMPLE_RATE) for _, start in options.recordings]
+    said = [load_audio(path, max_seconds=most) for path, _ in options.recordings]
+    length = max(silence + len(speech) for silence, speech in zip(lead, said, strict=True))
+    check_seconds(length / SAMPLE_RATE, "all speakers")
+    if most is not None:
+        length = min(length, round(most * SAMPLE_RATE))
+    return [
+        torch.nn.functional.pad(speech, (silence, length))[:length]
+        for silence, speech in zip(lead, said, strict=True)
+    ]
+
+
 def read_voice(options: VideoOptions, speech: Tensor) -> Sources:
-    """What a user can get wrong about the voice, before any work; ``speech`` is (S,) at 16 kHz."""
+    """What a user can get wrong about a voice, before any work; ``speech`` is (S,) at 16 kHz."""
     vocals = options.vocals
     sources = Sources(
         speech,
@@ -49,9 +65,10 @@ def encode_voice(
 def _read_mix(options: VideoOptions) -> Tensor:
     """The recording in stereo, (2, S) at the separator's rate."""
     limit = None if options.max_seconds is None else round(options.max_seconds * SEPARATION_RATE)
-    chunks = list(decode_audio(options.audio, SEPARATION_RATE, channels=2, limit=limit))
+    (audio, _start), *_ = options.recordings
+    chunks = list(decode_audio(audio, SEPARATION_RATE, channels=2, limit=limit))
     if not chunks:
-        raise MediaError(f"expected sound but got none ({options.audio}). Use another recording.")
+        raise MediaError(f"expected sound but got none ({audio}). Use another recording.")
     return torch.from_numpy(np.concatenate(chunks, axis=1))
 
 

@@ -33,8 +33,8 @@ class Placement:
 
 @dataclass(frozen=True)
 class ClipSizes:
-    """What decides how much a clip takes: nets, pixels, whether a face is known, settings, and the bytes of a
-    number of the computation."""
+    """What decides how much a clip takes: nets, pixels, whether a face is known, settings, the bytes of a
+    number of the computation, and how many speak in turn: what the others' clips left stays meanwhile."""
 
     config: MemoConfig
     height: int
@@ -42,6 +42,7 @@ class ClipSizes:
     has_face: bool
     settings: SamplingSettings
     itemsize: int
+    speakers: int = 1
 
     def needs(self) -> ClipNeeds:
         """In bytes."""
@@ -58,6 +59,7 @@ class ClipSizes:
             evaluation=evaluation_size(net, settings.frames_per_clip, *latent) * self.itemsize,
             conditions=conditions_size(net, len(plan.past_frames), *latent) * self.itemsize,
             context=context_size(net, len(plan.image_faces), *latent) * self.itemsize,
+            speakers=self.speakers,
         )
 
     def smaller(self) -> Iterator[ClipSizes]:
@@ -73,7 +75,7 @@ class ClipNeeds:
 
     ``memory`` is per linear attention and for all branches that have one of their own (``remembering``);
     ``evaluation`` for one branch of ``branches``; ``conditions`` while a clip's memory and context are made,
-    ``context`` from then on.
+    ``context`` from then on. Of several ``speakers`` one is computed, and the others' stays.
     """
 
     memory: tuple[int, ...]
@@ -82,6 +84,7 @@ class ClipNeeds:
     evaluation: int
     conditions: int
     context: int
+    speakers: int = 1
 
     def steps(self, placement: Placement) -> int:
         """The most that is there while steps are computed."""
@@ -106,8 +109,9 @@ class ClipNeeds:
         )
 
     def stays(self, placement: Placement) -> int:
-        """What of the memory is on the device all the time."""
-        return sum(self.memory) - self.in_ram(placement)
+        """What of the memory is on the device all the time, and what the other speakers have there."""
+        memory = sum(self.memory) - self.in_ram(placement)
+        return self.speakers * memory + (self.speakers - 1) * self.context
 
     def in_ram(self, placement: Placement) -> int:
         """What of the memory lives in RAM."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,3 +85,35 @@ class Clip:
     start: int
     frames: Tensor
     state: ClipState
+
+    @property
+    def states(self) -> list[ClipState]:
+        """Of the one who speaks."""
+        return [self.state]
+
+
+@dataclass(frozen=True)
+class ClipOfMany:
+    """The same clip of several who speak on one clock, finished for each."""
+
+    clips: Sequence[Clip]
+
+    @property
+    def index(self) -> int:
+        """The clip's number."""
+        return self.clips[0].index
+
+    @property
+    def start(self) -> int:
+        """The number of its first frame in the video."""
+        return self.clips[0].start
+
+    @property
+    def frames(self) -> Tensor:
+        """(F, N, 3, H, W), of N who speak."""
+        return torch.stack([clip.frames for clip in self.clips], dim=1)
+
+    @property
+    def states(self) -> list[ClipState]:
+        """What each leaves to its next clip."""
+        return [clip.state for clip in self.clips]

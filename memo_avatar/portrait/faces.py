@@ -57,9 +57,16 @@ class Identity:
 
 
 def identify(
-    image: Image.Image, folders: Iterable[Path], *, mode: FaceMode = "auto", index: int = 0, width: int = 512
+    image: Image.Image,
+    folders: Iterable[Path],
+    *,
+    mode: FaceMode = "auto",
+    index: int = 0,
+    near: FloatBox | None = None,
+    width: int = 512,
 ) -> Identity:
-    """The identity of face number ``index`` (0: the largest) of an upright RGB picture.
+    """The identity of face number ``index`` (0: the largest) of an upright RGB picture, or of the one that
+    lies most in the box ``near``: whoever else is larger does not count then.
 
     auto: what is missing is told in the note, and the zero embedding stands in. require: it is an error.
     """
@@ -69,7 +76,7 @@ def identify(
     if mode == "none":
         return Identity(nobody)
     try:
-        found = FaceFinder(find_folder(folders)).find(image, index)
+        found = FaceFinder(find_folder(folders)).find(image, index, near)
     except FaceToolsError as error:
         if mode == "require":
             raise
@@ -116,16 +123,21 @@ class FaceFinder:
         self._detector = _open(get_model, folder / DETECTOR, "detect")
         self._recogniser = _open(get_model, folder / RECOGNISER, "get_feat")
 
-    def find(self, image: Image.Image, index: int = 0) -> tuple[NDArray[Any], FloatBox] | None:
-        """(embedding, box) of one face, counted from the largest; None where there is none."""
+    def find(
+        self, image: Image.Image, index: int = 0, near: FloatBox | None = None
+    ) -> tuple[NDArray[Any], FloatBox] | None:
+        """(embedding, box) of one face, counted from the largest, or ``near``; None where there is none."""
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])  # blue first, as insightface expects
         boxes, points = self._detect(pixels)
         if not len(boxes):
             return None
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        areas = _inside(boxes, near or (-np.inf, -np.inf, np.inf, np.inf))
         order = np.argsort(-areas, kind="stable")
-        check_index(index, len(order))
-        chosen = order[index]
+        if near is None:
+            check_index(index, len(order))
+        elif not areas.max():
+            return None
+        chosen = order[index if near is None else 0]
         left, top, right, bottom = (float(value) for value in boxes[chosen, :4])
         embedding = self._recogniser.get(pixels, self._new_face(kps=points[chosen]))
         return embedding, (left, top, right, bottom)
@@ -183,6 +195,12 @@ def read_faces(analysis: Any, image: Image.Image, index: int = 0, width: int = 5
     check_index(index, len(faces))
     left, top, right, bottom = (float(value) for value in faces[index]["bbox"])
     return Identity(read_embedding(faces[index], width), (left, top, right, bottom))
+
+
+def _inside(boxes: NDArray[Any], box: FloatBox) -> NDArray[Any]:
+    """How much of each of the (N, 4) boxes lies in one, in pixels."""
+    low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:4], box[2:])
+    return np.prod(np.maximum(high - low, 0), axis=1)
 
 
 def _area(box: Any) -> float:

@@ -115,5 +115,5 @@ def _identity(image: Image.Image, fit: Framing, face: FaceOptions, width: int) -
     needs_embedding = face.embedding is None and (face.learned or face.mode == "require")
     if not needs_box and not needs_embedding:
         return Identity(nobody if face.embedding is None else face.embedding)
-    seen = identify(image, face.folders, mode=face.mode, index=face.index, width=width)
+    seen = identify(image, face.folders, mode=face.mode, index=face.index, near=face.box, width=width)
     return seen if face.embedding is None else Identity(face.embedding, seen.box)

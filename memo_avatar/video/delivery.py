@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..timing import FPS, SAMPLE_RATE, frame_count
-from .paste import Paster
+from .paste import Paster, Pasters
 from .retime import check_rate, delivered_count, delivered_frames
 
 MAX_H264_PIXELS = 4096 * 2304  # level 5.1, the highest that common players and phones decode
@@ -21,14 +21,14 @@ class Delivery:
     generated: int
     total: int
     fps: int = FPS
-    paster: Paster | None = None
+    paster: Paster | Pasters | None = None
 
     @classmethod
     def of_voice(
         cls,
         samples: int,
         fps: int = FPS,
-        paster: Paster | None = None,
+        paster: Paster | Pasters | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
         generated: int | None = None,
@@ -57,7 +57,9 @@ class Delivery:
         return [index - start for index in delivered_frames(start, stop, self.fps, total)]
 
     def frames(self, frames: Tensor, start: int) -> Iterator[Tensor]:
-        """(F, 3, h, w) from generated frame ``start`` on -> (n, 3, H, W) in 0..1; whole pictures singly."""
+        """(F, 3, h, w), or (F, N, 3, h, w) of N faces, from generated frame ``start`` on -> (n, 3, H, W) in
+        0..1; whole pictures singly.
+        """
         indices = self.indices(start, len(frames))
         if self.paster is None:
             yield frames[indices]

@@ -84,6 +84,15 @@ class Paster:
         """Width and height of the whole frames."""
         return self.crop.picture_width, self.crop.picture_height
 
+    @property
+    def colours(self) -> list[ColourMatch]:
+        """What is to be kept of a video that will be gone on with; nothing before the first frame."""
+        return [] if self.colour is None else [self.colour]
+
+    def take_colours(self, colours: Sequence[ColourMatch]) -> None:
+        """Paste as the first part of the video was."""
+        (self.colour,) = colours
+
     def paste(self, frame: Tensor, onto: Tensor | None = None) -> Tensor:
         """(3, h, w) in 0..1 -> (3, H, W): into the picture, or ``onto`` a frame where another face moves."""
         if onto is not None:
@@ -128,6 +137,36 @@ class Paster:
             )[0]
         left, top, right, bottom = crop.inside
         return frame[:, top - crop.top : bottom - crop.top, left - crop.left : right - crop.left]
+
+
+class Pasters:
+    """Several faces of one picture, each pasted by its own `Paster`, the later ones over the earlier."""
+
+    def __init__(self, pasters: Sequence[Paster]) -> None:
+        self.pasters = tuple(pasters)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the whole frames."""
+        return self.pasters[0].size
+
+    @property
+    def colours(self) -> list[ColourMatch]:
+        """Those of each; nothing before the first frame."""
+        return [colour for paster in self.pasters for colour in paster.colours]
+
+    def take_colours(self, colours: Sequence[ColourMatch]) -> None:
+        """Paste as the first part of the video was."""
+        for paster, colour in zip(self.pasters, colours, strict=True):
+            paster.take_colours([colour])
+
+    def paste(self, frames: Tensor) -> Tensor:
+        """(N, 3, h, w) in 0..1, a frame of every face -> (3, H, W)."""
+        whole = None
+        for paster, frame in zip(self.pasters, frames, strict=True):
+            whole = paster.paste(frame, whole)
+        assert whole is not None
+        return whole
 
 
 def picture_tensor(pixels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ a file is whole wherever it ends.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -117,11 +117,19 @@ class Sound:
     @classmethod
     def of_file(cls, path: Path) -> Sound:
         """A recording, read as far as it is needed."""
-        with open_audio(path) as container:
-            context = voice_track(container).codec_context
-            rate = context.sample_rate if context.sample_rate in SOUND_RATES else SOUND_RATES[-1]
-            channels = min(2, len(context.layout.channels))
-        return cls(decode_audio(path, rate, channels=channels), rate, channels)
+        return cls.of_files([(path, 0.0)])
+
+    @classmethod
+    def of_files(cls, recordings: Sequence[tuple[Path, float]]) -> Sound:
+        """Recordings, each from so many seconds on, mixed as far as they are needed."""
+        kinds = [_kind_of(path) for path, _ in recordings]
+        rates, channels = {rate for rate, _ in kinds}, max(channels for _, channels in kinds)
+        rate = rates.pop() if len(rates) == 1 else SOUND_RATES[-1]
+        tracks = [
+            cls(_delayed(decode_audio(path, rate, channels=channels), round(start * rate)), rate, channels)
+            for path, start in recordings
+        ]
+        return tracks[0] if len(tracks) == 1 else cls(_mixed(tracks), rate, channels)
 
     @classmethod
     def of_waveform(cls, waveform: Tensor, sample_rate: int) -> Sound:
@@ -172,6 +180,37 @@ class SoundStream:
     def finish(self) -> None:
         """What is still on its way."""
         self._container.mux(self._stream.encode(None))
+
+
+def _kind_of(path: Path) -> tuple[int, int]:
+    """A recording's rate, if players take it, and its channels, at most two."""
+    with open_audio(path) as container:
+        context = voice_track(container).codec_context
+        rate = context.sample_rate if context.sample_rate in SOUND_RATES else SOUND_RATES[-1]
+        return rate, min(2, len(context.layout.channels))
+
+
+def _delayed(
+    chunks: Generator[NDArray[Any], None, None], samples: int
+) -> Generator[NDArray[Any], None, None]:
+    """Silence of so many samples, and then the sound."""
+    first = next(chunks, None)
+    if first is None:
+        return
+    for start in range(0, samples, _SECOND):
+        yield np.zeros((len(first), min(_SECOND, samples - start)), dtype=np.float32)
+    yield first
+    yield from chunks
+
+
+def _mixed(tracks: Sequence[Sound]) -> Generator[NDArray[Any], None, None]:
+    """Their sum, a second at a time, without an end; what is over full scale is cut off."""
+    try:
+        while True:
+            yield np.clip(np.sum([track.read(_SECOND) for track in tracks], axis=0), -1, 1)
+    finally:
+        for track in tracks:
+            track.close()
 
 
 def _resampled(samples: Tensor, sample_rate: int, rate: int) -> Generator[NDArray[Any], None, None]:

@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, count
@@ -35,7 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..clips.values import Clip, ClipState
+from ..clips.values import Clip, ClipOfMany, ClipState
 from ..files.disk import DiskError, is_own, make_folder, make_part, open_regular, remove, replacing
 from ..files.foreign import CheckpointError
 from ..files.header import read_header
@@ -57,7 +57,7 @@ SO_FAR = "so_far.mp4"
 """What a stop leaves to look at, in the folder."""
 
 _STATE, _LOCK = "state.safetensors", "lock"
-_FORMAT = "1"  # of the state; another version's is not continued
+_FORMAT = "2"  # of the state; another version's is not continued
 _FOLDER = re.compile(r"[0-9a-f]{16}(-\d+)?")
 _CHUNK = 2**20
 _OPEN_FILES_STAY = os.name == "nt"
@@ -79,7 +79,7 @@ class Unfinished:
         self.folder, self.key, self._lock = folder, key, lock
         self._checksums: list[str] = []
         self._due = 0.0  # the moment from which the next state is saved
-        self._unsaved: tuple[ClipState, Delivery, Callable[[], Notes]] | None = None
+        self._unsaved: tuple[list[ClipState], Delivery, Callable[[], Notes]] | None = None
 
     @classmethod
     def open(cls, root: Path, key: str) -> Unfinished:
@@ -119,18 +119,24 @@ class Unfinished:
         """The state to go on from, or None. ``take_up`` gets the notes that were saved with it and may refuse
         them. Pasted frames keep the colours that the first one had found.
         """
+        return next(iter(self.load_all(delivery, take_up)), None)
+
+    def load_all(self, delivery: Delivery, take_up: Callable[[Notes], object] = dict) -> list[ClipState]:
+        """The same for a video of several faces: a state for each, or none at all."""
         if not os.path.lexists(self.folder / _STATE):
-            return None
+            return []
         try:
-            state, notes = self._read(delivery)
+            states, notes = self._read(delivery)
             take_up(notes)
-            return state
+            return states
         except (_UnusableError, CheckpointError, SafetensorError, OSError, LookupError, ValueError) as error:
             logger.warning("The unfinished video %s is made anew: %s", self.folder.name, error)
             self._checksums = []
-            return None
+            return []
 
-    def fill(self, clips: Iterable[Clip], delivery: Delivery, notes: Callable[[], Notes] = dict) -> None:
+    def fill(
+        self, clips: Iterable[Clip | ClipOfMany], delivery: Delivery, notes: Callable[[], Notes] = dict
+    ) -> None:
         """A file of every clip, and now and then the state after it. What ``clips`` raises, a cancel or an
         error, goes through; `close` saves the last state then.
         """
@@ -138,7 +144,7 @@ class Unfinished:
             path = _free(self._segment(clip.index))
             write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps)
             self._checksums[clip.index :] = [_checksum(path)]
-            self._unsaved = on_cpu(clip.state), delivery, notes
+            self._unsaved = [on_cpu(state) for state in clip.states], delivery, notes
             if (started := time.monotonic()) >= self._due or self._is_small():
                 self._save()
                 finished = time.monotonic()
@@ -210,27 +216,27 @@ class Unfinished:
 
     def _is_small(self) -> bool:
         assert self._unsaved is not None
-        return sum(tensor.nbytes for tensor in self._unsaved[0].tensors().values()) < _SMALL
+        return sum(tensor.nbytes for tensor in _flat(self._unsaved[0]).values()) < _SMALL
 
     def _save(self) -> None:
         """Replace the saved state in one step. If that fails, the one before stays, and the video goes on."""
         assert self._unsaved is not None
-        state, delivery, notes = self._unsaved
-        tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
+        states, delivery, notes = self._unsaved
+        tensors, last = _flat(states), states[0].clip_index
         metadata = {**notes(), "format": _FORMAT, "key": self.key}
-        metadata["clips"] = " ".join(self._checksums[: state.clip_index + 1])
-        if delivery.paster is not None and delivery.paster.colour is not None:
-            metadata["colour"] = json.dumps(asdict(delivery.paster.colour))
+        metadata["clips"] = " ".join(self._checksums[: last + 1])
+        if delivery.paster is not None:
+            metadata["colours"] = json.dumps([asdict(colour) for colour in delivery.paster.colours])
         metadata["checksum"] = key_of((tensors, metadata))
         try:
             with replacing(_free(self.folder / _STATE)) as part:
                 save_file(tensors, part, metadata=metadata)
         except (DiskError, SafetensorError, OSError) as error:
-            logger.warning("The state after clip %d could not be saved: %s.", state.clip_index + 1, error)
+            logger.warning("The state after clip %d could not be saved: %s.", last + 1, error)
         else:
             self._unsaved = None
 
-    def _read(self, delivery: Delivery) -> tuple[ClipState, Notes]:
+    def _read(self, delivery: Delivery) -> tuple[list[ClipState], Notes]:
         tensors, metadata = _read_state(self.folder / _STATE)
         checksum = metadata.pop("checksum", None)
         if (metadata.get("format"), metadata.get("key")) != (_FORMAT, self.key):
@@ -241,9 +247,11 @@ class Unfinished:
         for index, known in enumerate(self._checksums):
             if _checksum(self._segment(index)) != known:
                 raise _UnusableError(f"clip {index + 1} is not what was written")
-        if "colour" in metadata and delivery.paster is not None:
-            delivery.paster.colour = ColourMatch(**json.loads(metadata.pop("colour")))
-        return ClipState.from_tensors(tensors), metadata
+        if delivery.paster is not None:
+            delivery.paster.take_colours(
+                [ColourMatch(**found) for found in json.loads(metadata.pop("colours"))]
+            )
+        return _unflattened(tensors), metadata
 
 
 @dataclass(frozen=True)
@@ -281,6 +289,23 @@ def unfinished_videos(root: Path) -> list[Left]:
 def on_cpu(state: ClipState) -> ClipState:
     """The same, not on the device."""
     return ClipState.from_tensors({name: tensor.cpu() for name, tensor in state.tensors().items()})
+
+
+def _flat(states: Sequence[ClipState]) -> dict[str, Tensor]:
+    """The tensors of all, each under its state's number."""
+    return {
+        f"{number}.{name}": tensor.contiguous()
+        for number, state in enumerate(states)
+        for name, tensor in state.tensors().items()
+    }
+
+
+def _unflattened(tensors: Mapping[str, Tensor]) -> list[ClipState]:
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        found.setdefault(int(number), {})[name] = tensor
+    return [ClipState.from_tensors(found[number]) for number in range(len(found))]
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -108,7 +108,8 @@ class Checker:
 
     def _voice(self, options: VideoOptions) -> int:
         """Samples of the recording that counts."""
-        samples = self._sound(options.audio, options.max_seconds)
+        (audio, _start), *_ = options.recordings  # the only one: rows have no speakers
+        samples = self._sound(audio, options.max_seconds)
         folder = home(options.checkpoint)
         if options.vocals is not None and options.separate_vocals:
             raise CommandError("expected --vocals or --separate-vocals but got both. Leave one out.")
@@ -170,7 +171,8 @@ def _clashes(rows: Sequence[tuple[Row, VideoOptions]]) -> list[Problem]:
 
 
 def _inputs(options: VideoOptions) -> list[Path]:
-    given = (options.image, options.audio, options.vocals, options.face_embedding, options.calibration)
+    voices = [path for path, _ in options.recordings]
+    given = (options.image, *voices, options.vocals, options.face_embedding, options.calibration)
     return [path for path in given if path is not None]
 
 

@@ -41,7 +41,12 @@ class JobKeys:
                 value = value is not None  # where to is all the same
             elif value is None:
                 value = defaults.get(field.name)
-            content = self._content(value) if isinstance(value, Path) else repr(value)
+            if isinstance(value, Path):
+                content = self._content(value)
+            elif field.name == "speakers":
+                content = repr([(one.face, one.start, self._content(one.audio)) for one in options.speakers])
+            else:
+                content = repr(value)
             digest.update(f"{field.name}={content}\n".encode())
         return digest.hexdigest()[:32]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ import torch
 from memo_avatar.checkpoint.load import open_checkpoint
 from memo_avatar.clips.conditions import VAE
 from memo_avatar.clips.loop import OnStep, generate_clips
+from memo_avatar.clips.placement import Placement
 from memo_avatar.clips.solvers import SOLVERS
-from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.clips.values import Clip, ClipOfMany, SamplingSettings
 from memo_avatar.files.disk import DiskError, place, remove
 from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.config import MemoConfig
@@ -27,16 +28,15 @@ from memo_avatar.video.retime import delivered_count
 from memo_avatar.video.streams import FORMATS, Sound, expected_bytes, open_video
 from memo_avatar.video.writer import check_output
 from memo_avatar.voice.listen import Sources
-from memo_avatar.voice.sound_files import load_audio
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
 from ..arguments import VideoOptions
 from ..caching import build_cache, plan_cache, save_results
-from ..face_inputs import read_portrait, warn_of_size
+from ..face_inputs import read_portraits, warn_of_size
 from ..models import ModelFiles, load_models, load_wav2vec2, select_dtype
 from ..progress import byte_progress
 from ..room import place as place_memory
-from ..voice import encode_voice, read_voice
+from ..voice import encode_voice, read_speech, read_voice
 from .work import LEASE, open_work
 
 _CACHE = "cache"  # the name of what the step cache carries from clip to clip
@@ -48,15 +48,15 @@ KEY_TAG = "memo_job"
 class Inputs:
     """The user's files, read and found good."""
 
-    portrait: Portrait
-    voice: Sources
+    portraits: Sequence[Portrait]  # of all who speak
+    voices: Sequence[Sources]
     guidance_scale: float
     delivery: Delivery
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the video."""
-        height, width = self.portrait.pixel_values.shape[-2:]
+        height, width = self.portraits[0].pixel_values.shape[-2:]
         return self.delivery.size(width, height)
 
 
@@ -102,19 +102,20 @@ class Studio:
 
 def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
     """Everything that a user can get wrong, before any work."""
-    sources = (options.image, options.audio, options.face_embedding, options.vocals)
+    voices = [path for path, _ in options.recordings]
+    sources = (options.image, *voices, options.face_embedding, options.vocals)
     used = [path for path in sources if path is not None]
     check_output(options.output, used)
     size = options.size or (files.settings.size, files.settings.size)
-    portrait, paster = read_portrait(options, files.settings, size, config.image_proj.embedding_dim)
-    waveform = load_audio(options.audio, max_seconds=options.max_seconds)
-    delivery = Delivery.of_voice(waveform.shape[0], options.fps, paster)
+    portraits, paster = read_portraits(options, files.settings, size, config.image_proj.embedding_dim)
+    speeches = read_speech(options)
+    delivery = Delivery.of_voice(len(speeches[0]), options.fps, paster)
     check_output(options.output, used, nbytes=expected_bytes(delivery.total, *delivery.size(*size)))
     warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
-    voice = read_voice(options, waveform)
-    return Inputs(portrait, voice, guidance_scale, delivery)
+    heard = [read_voice(options, speech) for speech in speeches]
+    return Inputs(portraits, heard, guidance_scale, delivery)
 
 
 class Video:
@@ -130,20 +131,21 @@ class Video:
             plan = plan_cache(options, files)
             config = open_checkpoint(files.checkpoint).config
             self._inputs = read_inputs(options, files, config)
-            self._voice = studio.listen(self._inputs.voice, files.wav2vec2, config)
+            self._voices = [studio.listen(one, files.wav2vec2, config) for one in self._inputs.voices]
             self._models, self._vae = studio.models(files, dtype)
             observe = options.cache_report is not None
-            self._cache = build_cache(plan, self._models, self._inputs.guidance_scale, observe=observe)
+            guidance = self._inputs.guidance_scale
+            self._caches = [build_cache(plan, self._models, guidance, observe=observe) for _ in self._voices]
         self.settings = SamplingSettings(
             steps=options.steps,
             guidance_scale=self._inputs.guidance_scale,
             solver=SOLVERS[options.solver],
             guard_drift=options.guard_drift,
         )
-        self.num_clips = len(clip_spans(self._voice.num_frames, self.settings.frames_per_clip))
+        self.num_clips = len(clip_spans(self._voices[0].num_frames, self.settings.frames_per_clip))
         anew = options.restart or options.calibrate is not None  # a calibration is taught by every clip
         self._work = open_work(options.output, f"{key} {dtype}", anew=anew, patience=patience)
-        self._state = self._work.load(self._delivery, self._take_up)
+        self._states = self._work.load_all(self._delivery, self._take_up)
         self.num_clips_found, self.found = self._work.done, self.finished
 
     def __enter__(self) -> Video:
@@ -168,6 +170,11 @@ class Video:
         return self._delivery.total
 
     @property
+    def num_speakers(self) -> int:
+        """Whose clips are made in turn."""
+        return len(self._voices)
+
+    @property
     def finished(self) -> int:
         """Frames that are done and will not be lost."""
         if self._work.done == self.num_clips:
@@ -176,35 +183,42 @@ class Video:
 
     def render(self, on_step: OnStep | None = None) -> Iterator[int]:
         """Make the missing clips; after each, how many frames are finished. What is finished survives."""
+        portraits = self._inputs.portraits
+        placement = place_memory(self._models, portraits, self.settings, self._options.memory)
+        turns = [self._clips(number, placement, on_step) for number in range(self.num_speakers)]
+        for clips in zip(*turns, strict=True):
+            with torch.inference_mode():
+                clip = ClipOfMany(clips) if self._options.speakers else clips[0]
+                self._work.fill([clip], self._delivery, self._notes)
+            yield self.finished
+
+    def _clips(self, number: int, placement: Placement, on_step: OnStep | None) -> Iterator[Clip]:
+        """One speaker's, as if nobody else were there."""
 
         def count(clip_index: int, step: int, latents: torch.Tensor) -> None:
             self._evaluations += 1
             if on_step is not None:
-                on_step(clip_index, step, latents)
+                on_step(clip_index, number * self.settings.steps + step, latents)
 
-        clips = generate_clips(
+        return generate_clips(
             self._models,
             self._vae,
-            self._inputs.portrait,
-            self._voice,
+            self._inputs.portraits[number],
+            self._voices[number],
             self.settings,
             seed=self._options.seed,
-            state=self._state,
-            placement=place_memory(self._models, self._inputs.portrait, self.settings, self._options.memory),
+            state=self._states[number] if self._states else None,
+            placement=placement,
             on_step=count,
-            wrap_denoiser=partial(self._cache.wrap, euler=self._options.solver == "euler"),
+            wrap_denoiser=partial(self._caches[number].wrap, euler=self._options.solver == "euler"),
         )
-        for clip in clips:
-            with torch.inference_mode():
-                self._work.fill([clip], self._delivery, self._notes)
-            yield self.finished
 
     def finish(self) -> Made:
         """Put the video in its place; what it was made in is gone."""
         self._join({KEY_TAG: self._key})
         self._work.remove()
         seconds = time.monotonic() - self._started
-        lines = save_results(self._cache, self._options, seconds)
+        lines = [line for cache in self._caches for line in save_results(cache, self._options, seconds)]
         if self.found and self._options.cache_report is not None:
             lines.append(f"The cache report is about the {self.total - self.found} frames made since.")
         return Made(self.total, self.found, self._evaluations, seconds, tuple(lines))
@@ -216,14 +230,15 @@ class Video:
         return bool(self._work.done)
 
     def _take_up(self, notes: Mapping[str, str]) -> None:
-        self._cache.take_up(json.loads(notes[_CACHE]))
+        for cache, carried in zip(self._caches, json.loads(notes[_CACHE]), strict=True):
+            cache.take_up(carried)
 
     def _notes(self) -> dict[str, str]:
-        return {_CACHE: json.dumps(self._cache.carry())}
+        return {_CACHE: json.dumps([cache.carry() for cache in self._caches])}
 
     def _join(self, tags: dict[str, str]) -> None:
         output = self._options.output
-        sound, part = Sound.of_file(self._options.audio), self._work.new_part(output.parent)
+        sound, part = Sound.of_files(self._options.recordings), self._work.new_part(output.parent)
         try:
             kind, whole = FORMATS[output.suffix.lower()], bool(tags)
             self._work.join(part, sound, self._delivery, whole=whole, kind=kind, tags=tags)

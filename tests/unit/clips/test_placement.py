@@ -75,6 +75,13 @@ def test_without_guidance_there_is_one_branch_to_evaluate() -> None:
     assert not place_memory(replace(NEEDS, branches=1, remembering=1), 0).apart
 
 
+def test_of_several_speakers_the_others_memory_and_context_stay_too() -> None:
+    three, on_device = replace(NEEDS, speakers=3), Placement((False,) * 6)
+    assert three.on_device(on_device) == NEEDS.on_device(on_device) + 2 * (60 + 5)
+    assert any(place_memory(three, NEEDS.on_device(on_device)).in_ram)
+    assert replace(PUBLISHED, speakers=2).needs().speakers == 2
+
+
 def test_the_published_sizes() -> None:
     needs = PUBLISHED.needs()
     assert sum(needs.memory) / GIB == pytest.approx(6.53, abs=0.01)

@@ -80,7 +80,7 @@ def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureF
 
 def test_nothing_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "the following arguments are required: --image, --audio, --output" in capsys.readouterr().err
+    assert "the following arguments are required: --image, --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("parse", [parse_video, parse_convert])

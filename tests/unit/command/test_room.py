@@ -20,7 +20,7 @@ EVERYTHING = 10**9
 
 def placed(monkeypatch: pytest.MonkeyPatch, free: float | None, setting: str = "auto"):
     monkeypatch.setattr(standalone.room, "free_bytes", lambda _device: free)
-    return place(MODELS, tiny_portrait(), SETTINGS, setting)
+    return place(MODELS, [tiny_portrait()], SETTINGS, setting)
 
 
 def test_what_fits_stays_on_the_device(

@@ -10,7 +10,7 @@ from PIL import Image
 from memo_avatar.inputs import Crop
 from memo_avatar.portrait.face_crop import centre_crop, cut, parse_box, plan_crop
 from memo_avatar.portrait.images import ImageError, to_pixels
-from memo_avatar.video.paste import ColourMatch, Paster, feather_mask, picture_tensor
+from memo_avatar.video.paste import ColourMatch, Paster, Pasters, feather_mask, picture_tensor
 
 PICTURE = (2048, 1536)
 CASES = {
@@ -154,6 +154,20 @@ def test_clips_and_the_whole_give_the_same_frames() -> None:
     parts = [*back.stream(frames[:2]), *back.stream(frames[2:])]
     assert len(whole) == 5 and all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     assert whole[0].shape == (1, 3, 90, 120)
+
+
+def test_several_faces_are_pasted_each_into_its_place_with_its_own_colours() -> None:
+    picture = torch.rand(3, 40, 100)
+    crops = [Crop(left, 6, 24, 24, 100, 40) for left in (4, 70)]
+    frames = torch.rand(2, 2, 3, 16, 16)  # (F, N, 3, h, w)
+    alone = [Paster(picture, crop) for crop in crops]
+    expected = [alone[1].paste(pair[1], alone[0].paste(pair[0])) for pair in frames]
+    both = Pasters([Paster(picture, crop) for crop in crops])
+    assert both.size == (100, 40) and both.colours == []
+    assert all(torch.equal(both.paste(pair), whole) for pair, whole in zip(frames, expected, strict=True))
+    later = Pasters([Paster(picture, crop) for crop in crops])
+    later.take_colours(both.colours)
+    assert torch.equal(later.paste(frames[1]), expected[1])
 
 
 def test_another_picture_is_refused() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from memo_avatar.portrait import faces
 from memo_avatar.portrait.faces import DETECTOR, NO_FACE, FaceError, FaceToolsError, identify, read_embedding
+from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
 from tests.helpers.tiny_faces import face_picture, write_face_models
 
 TWO = {16: (500, 200), 8: (120, 130), 32: (256, 352)}
@@ -62,6 +63,44 @@ def test_the_largest_face_is_where_it_was_painted(models: Path) -> None:
 def test_a_face_number_that_is_not_there(models: Path) -> None:
     with pytest.raises(FaceError, match=r"from 0 to 2 but got 3 \(face index\): 3 faces were found"):
         identify(face_picture(640, 480, TWO), [models], index=3)
+
+
+class ThreeFaces(faces.FaceFinder):
+    """Finds three faces, each of whose embeddings says where its left side is."""
+
+    def __init__(self, _folder: Path) -> None:
+        self._new_face = SimpleNamespace
+        self._recogniser = SimpleNamespace(get=lambda _pixels, face: np.full(512, face.kps[0, 0], np.float32))
+
+    def _detect(self, _pixels: object) -> tuple[np.ndarray, np.ndarray]:
+        boxes = np.array(
+            [[10, 10, 210, 210, 1], [300, 100, 400, 200, 1], [420, 120, 470, 170, 1]], np.float32
+        )
+        return boxes, np.repeat(boxes[:, None, :2], 5, axis=1)
+
+
+@pytest.fixture
+def three_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faces, "FaceFinder", ThreeFaces)
+    monkeypatch.setattr(faces, "find_folder", lambda folders: Path())
+
+
+@pytest.mark.usefixtures("three_faces")
+def test_a_box_says_whose_face_it_is_whoever_else_is_larger() -> None:
+    image = Image.new("RGB", (640, 480))
+    assert identify(image, []).embedding[0, 0] == 10
+    found = identify(image, [], near=(410, 100, 480, 190))
+    assert found.box == (420, 120, 470, 170) and found.embedding[0, 0] == 420
+    portrait, _ = prepare_portrait(image, (64, 64), "face", FaceOptions(box=(290, 90, 410, 210)))
+    assert portrait.face_embedding[0, 0] == 300
+
+
+@pytest.mark.usefixtures("three_faces")
+def test_a_box_with_nobody_in_it_is_told_or_refused() -> None:
+    image, nowhere = Image.new("RGB", (640, 480)), (500, 300, 600, 400)
+    assert identify(image, [], near=nowhere).note == NO_FACE
+    with pytest.raises(FaceError, match="expected a face but found none"):
+        identify(image, [], near=nowhere, mode="require")
 
 
 def test_no_face_is_told_or_refused(models: Path) -> None:

@@ -20,7 +20,7 @@ from memo_avatar.portrait.prepare import NO_BOX, PHOTO, advise
 from memo_avatar.video.delivery import Delivery
 from standalone.arguments import DEMO_CHECKPOINT, parse_video
 from standalone.command import main
-from standalone.face_inputs import read_portrait, warn_of_size
+from standalone.face_inputs import read_portraits, warn_of_size
 from tests.helpers.media import tone, write_sound
 
 Make = Callable[[Path], Path]
@@ -128,7 +128,7 @@ def base(tmp_path: Path, goldens: Path) -> list[str]:
 def test_pictures_that_work(name: str, base: list[str], tmp_path: Path) -> None:
     path = GOOD_PICTURES[name](tmp_path)
     for extra in ([], ["--fit", "letterbox"], ["--face-crop", "--face-box", "2,2,30,30"]):
-        portrait, _ = read_portrait(
+        (portrait,), _ = read_portraits(
             parse_video([*base, "--image", str(path), *extra]), Settings(), (64, 64), 512
         )
         assert portrait.pixel_values.shape == (1, 3, 64, 64)
@@ -238,7 +238,7 @@ def check_error(capsys: pytest.CaptureFixture[str], message: str) -> None:
 
 def read(base: list[str], path: Path, *extra: str) -> tuple[object, Delivery]:
     options = parse_video([*base, "--image", str(path), *extra])
-    portrait, paster = read_portrait(options, Settings(), (64, 64), 512)
+    (portrait,), paster = read_portraits(options, Settings(), (64, 64), 512)
     return portrait, Delivery.of_voice(4_800, options.fps, paster)
 
 
@@ -293,7 +293,7 @@ def test_the_demo_is_not_asked_for_faces(
     path = saved("a.png")(tmp_path)
 
     def told(*extra: str, settings: Settings = demo) -> str:
-        read_portrait(parse_video([*base, "--image", str(path), *extra]), settings, (96, 96), 512)
+        read_portraits(parse_video([*base, "--image", str(path), *extra]), settings, (96, 96), 512)
         return capsys.readouterr().err
 
     assert told() == told("--paste-back", "--face-box", "2,2,60,60") == ""

@@ -238,3 +238,23 @@ def test_every_length_and_rate_reads_back(tmp_path: Path, fps: int) -> None:
             sound = Sound.of_waveform(torch.from_numpy(tone(count / fps, rate)), rate)
             write_video(tmp_path / "v.mp4", frames(count, 16, 16), sound, fps)
             assert read_video(tmp_path / "v.mp4").num_frames == count
+
+
+def test_recordings_are_mixed_each_from_its_second_on(tmp_path: Path) -> None:
+    first = write_sound(tmp_path / "a.wav", tone(0.5, 48_000), 48_000)
+    second = write_sound(tmp_path / "b.wav", tone(1.0, 48_000, channels=2), 48_000)
+    mixed = Sound.of_files([(first, 0.0), (second, 1.25)])
+    assert (mixed.rate, mixed.layout) == (48_000, "stereo")
+    heard = mixed.read(3 * 48_000)
+    alone, later = Sound.of_file(first).read(24_000), Sound.of_file(second).read(48_000)
+    mixed.close()
+    assert np.array_equal(heard[:, :24_000], np.repeat(alone, 2, axis=0))
+    assert not heard[:, 24_000:60_000].any() and not heard[:, 108_000:].any()
+    assert np.array_equal(heard[:, 60_000:108_000], later)
+
+
+def test_recordings_of_other_rates_meet_at_48_khz_and_stay_in_scale(tmp_path: Path) -> None:
+    loud = [write_sound(tmp_path / f"{rate}.wav", 3 * tone(0.2, rate), rate) for rate in (44_100, 48_000)]
+    mixed = Sound.of_files([(path, 0.0) for path in loud])
+    heard = mixed.read(9_600)
+    assert mixed.rate == 48_000 and abs(heard).max() == 1.0

@@ -148,7 +148,7 @@ def changed_number(path: Path) -> None:
     with safe_open(str(path), framework="pt") as stored:
         metadata = stored.metadata()
     tensors = copied_weights(path)
-    tensors["memory.0.kv"][5] += 1e-6
+    tensors["0.memory.0.kv"][5] += 1e-6
     save_file(tensors, path, metadata=metadata)
 
 
