@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare import CompareNode
 from .demo_inputs import DemoNode
 from .host.folders import register_folder
 from .load import LoadMemo
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     PasteBackNode,
     TeaCacheNode,
     ReportNode,
+    CompareNode,
     CalibrateNode,
     SaveNode,
 ]

@@ -10,13 +10,13 @@ from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .boundary.checks import checked
-from .host.estimate import _check_room
+from .host.estimate import check_room
 from .host.pictures import opaque
 from .host.schema import schema
 from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
 
-_BYTES_PER_PIXEL = 3 * 4  # float32 RGB
+_SMALLER = "Use paste_back of MEMO Sampler to File, which keeps no frames, or a smaller picture."
 
 
 class PasteBackNode(io.ComfyNode):
@@ -56,7 +56,7 @@ class PasteBackNode(io.ComfyNode):
     ) -> io.NodeOutput:
         paster = make_paster(portrait, feather, match_colour, original)
         width, height = paster.size
-        _check_room(len(images), width, height)
+        check_room(len(images), width, height, "MEMO Paste Back", _SMALLER)
         moving = _one_each(original, len(images))
         whole = torch.empty(len(images), height, width, 3)
         for index, frame in enumerate(images):

@@ -114,6 +114,7 @@ class SamplerNode(io.ComfyNode):
                 show_text(cls, stopped(clips, job.num_clips, file))
             raise
         report = make_report(video, time.perf_counter() - started, done)
+        show_text(cls, report.first_line)
         return io.NodeOutput(images, fitted_audio(voice, done, delivery.fps), float(fps), report)
 
 

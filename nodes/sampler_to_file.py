@@ -12,6 +12,7 @@ from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .boundary.checks import checked
 from .host.cached_sampling import start_video
+from .host.growing import GrowingVideo
 from .host.job import VideoJob, job_key
 from .host.outputs import HIDDEN, OutputName, fill_in, tags_of
 from .host.schema import schema, show_text
@@ -113,8 +114,9 @@ class SamplerToFileNode(io.ComfyNode):
         name = OutputName.of(fill_in(filename_prefix, cls), size)
         name.try_out(delivery.total, size)
         with open_work(job_key(job, delivery, cls)) as work:
+            growing = GrowingVideo(cls, job.num_clips, lambda path: work.join(path, sound_of(job), delivery))
             try:
-                kept = make_clips(job, video, work, delivery)
+                kept = make_clips(job, video, work, delivery, growing.add)
             except BaseException:
                 if told := keep_so_far(job, work, delivery, tags_of(cls)):
                     show_text(cls, told)
@@ -125,7 +127,6 @@ class SamplerToFileNode(io.ComfyNode):
             work.remove()
         old = delivery.count(kept * job.settings.frames_per_clip)
         report = make_report(video, time.perf_counter() - started, frames, old)
-        if kept:
-            show_text(cls, report.first_line)
+        show_text(cls, report.first_line)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, name.subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)

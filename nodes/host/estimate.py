@@ -25,15 +25,26 @@ _BYTES_PER_PIXEL = 3 * 4  # float32 RGB
 
 
 def check_frames(job: VideoJob, frames: int) -> None:
-    """Raise unless so many frames fit into RAM at once."""
+    """Raise unless so many frames of a job fit into RAM at once."""
     height, width = job.size
+    check_room(
+        frames,
+        width,
+        height,
+        "MEMO Sampler",
+        "Use MEMO Sampler to File, which keeps one clip at a time; or make a shorter part with start and "
+        "duration of MEMO Voice, or smaller frames.",
+    )
+
+
+def check_room(frames: int, width: int, height: int, node: str, advice: str) -> None:
+    """Raise unless so many frames fit into RAM at once."""
     needed = frames * height * width * _BYTES_PER_PIXEL
     free = management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise MemoryError(
             f"expected {needed / GIB:.1f} GiB of free RAM for {frames} frames of {width}x{height} but got "
-            f"{free / GIB:.1f} GiB (MEMO Sampler). Use MEMO Sampler to File, which keeps one clip at a time; "
-            "or make a shorter part with start and duration of MEMO Voice, or smaller frames."
+            f"{free / GIB:.1f} GiB ({node}). {advice}"
         )
 
 
@@ -97,14 +108,3 @@ def available_bytes(device: torch.device) -> float:
         return free
     loaded = [model for model in management.current_loaded_models if model.device == device]
     return free + sum(model.model_loaded_memory() for model in loaded)
-
-
-def _check_room(frames: int, width: int, height: int) -> None:
-    needed = frames * height * width * _BYTES_PER_PIXEL
-    free = management.get_free_memory(torch.device("cpu"))
-    if needed > free:
-        raise MemoryError(
-            f"expected {needed / GIB:.1f} GiB of free RAM for {frames} frames of {width}x{height} but got "
-            f"{free / GIB:.1f} GiB (MEMO Paste Back). Use paste_back of MEMO Sampler to File, which keeps no "
-            "frames, or a smaller picture."
-        )

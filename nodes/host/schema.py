@@ -54,9 +54,24 @@ def show_progress(text: str) -> None:
     _send(text, getattr(get_executing_context(), "node_id", None))
 
 
+def show_output(node: type[io.ComfyNode], output: dict[str, Any]) -> None:
+    """Show on a node what it will replace by its own output when it is done."""
+    server, context = _server(), get_executing_context()
+    if server is None or context is None or node.hidden is None:
+        return
+    own = node.hidden.unique_id
+    shown = node.hidden.dynprompt.get_display_node_id(own) if node.hidden.dynprompt else own
+    message = {"node": own, "display_node": shown, "output": output, "prompt_id": context.prompt_id}
+    server.send_sync("executed", message, server.client_id)
+
+
 def _send(text: str, node_id: str | None) -> None:
-    # Where no server runs (a test, a script) the module is not there, and importing it may fail.
-    server: Any = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = _server()
     if server is not None and node_id is not None:
         with decoration("A text on the node"):
             server.send_progress_text(text, node_id)
+
+
+def _server() -> Any:
+    # Where no server runs (a test, a script) the module is not there, and importing it may fail.
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

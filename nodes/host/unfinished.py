@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import folder_paths
 import torch
 
+from ...memo_avatar.clips.values import Clip
 from ...memo_avatar.files.disk import DiskError, replacing
 from ...memo_avatar.files.json_file import parse_json
 from ...memo_avatar.video.delivery import Delivery
@@ -33,8 +35,16 @@ def open_work(key: str) -> Unfinished:
 
 
 @torch.inference_mode()
-def make_clips(job: VideoJob, video: CachedVideo | None, work: Unfinished, delivery: Delivery) -> int:
-    """All clips of a job as files; how many of them an earlier run had made."""
+def make_clips(
+    job: VideoJob,
+    video: CachedVideo | None,
+    work: Unfinished,
+    delivery: Delivery,
+    grown: Callable[[int], object] = int,
+) -> int:
+    """All clips of a job as files; how many of them an earlier run had made. ``grown`` is told after each
+    how many there are, and shows them: its pictures take the place of those of the steps.
+    """
 
     def take_up(notes: Notes) -> None:
         if video is not None:
@@ -45,9 +55,16 @@ def make_clips(job: VideoJob, video: CachedVideo | None, work: Unfinished, deliv
 
     state = work.load(delivery, take_up)
     kept = work.done
-    clips = generate_video(job, video, state)
-    work.fill(clips, delivery, notes)
+    clips = generate_video(job, video, state, grows=True)
+    work.fill(_told(clips, lambda: grown(work.done)), delivery, notes)
     return kept
+
+
+def _told(clips: Iterable[Clip], told: Callable[[], object]) -> Iterator[Clip]:
+    """The same clips; ``told`` is called when each has been taken and stored."""
+    for clip in clips:
+        yield clip
+        told()
 
 
 def sound_of(job: VideoJob) -> Sound:

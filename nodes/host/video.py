@@ -73,10 +73,13 @@ class HostVAE:
 
 
 class Progress:
-    """One bar over clips × steps, with a picture of the newest frame. Nothing that fails here ends a run."""
+    """One bar over clips × steps, with a picture of the newest frame. Nothing that fails here ends a run.
 
-    def __init__(self, model: Any, clips: int, steps: int) -> None:
-        self.steps, self.total = steps, clips * steps
+    Where the video ``grows`` on the node, it takes the pictures' place after the first clip.
+    """
+
+    def __init__(self, model: Any, clips: int, steps: int, grows: bool = False) -> None:
+        self.steps, self.total, self.grows = steps, clips * steps, grows
         self.started: tuple[float, int] | None = None  # when, and after how many steps
         self.bar = comfy.utils.ProgressBar(self.total)
         self.previewer: Any = None
@@ -107,12 +110,11 @@ class Progress:
 
     def on_clip(self, clip_index: int, frame: Tensor) -> None:
         """A finished clip: its last frame (3, H, W)."""
-        from PIL import Image
-
         preview = None
-        with decoration("A preview of the clip"):
-            pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-            preview = ("JPEG", Image.fromarray(pixels), PREVIEW_SIZE)
+        if self.grows:
+            self.previewer = None
+        else:
+            preview = _picture(frame)
         self._show((clip_index + 1) * self.steps, preview)
 
     def _preview(self, denoised: Tensor) -> Any:
@@ -134,10 +136,20 @@ class Progress:
             self.bar.update_absolute(done, self.total, preview)
 
 
+def _picture(frame: Tensor) -> Any:
+    """A frame (3, H, W) in 0..1 as the host shows previews."""
+    from PIL import Image
+
+    with decoration("A preview of the clip"):
+        pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        return "JPEG", Image.fromarray(pixels), PREVIEW_SIZE
+    return None
+
+
 def generate_video(
-    job: VideoJob, video: CachedVideo | None = None, state: ClipState | None = None
+    job: VideoJob, video: CachedVideo | None = None, state: ClipState | None = None, *, grows: bool = False
 ) -> Iterator[Clip]:
-    """Yield each clip when it is done; ``state`` continues after a finished one.
+    """Yield each clip when it is done; ``state`` continues after a finished one; ``grows``: see Progress.
 
     The clip loop with the host's sampling in place of ours: equal inputs give equal videos to rounding.
     """
@@ -145,7 +157,7 @@ def generate_video(
     needs, placement = plan_memory(job)
     logger.info(describe_placement(needs, placement))
     spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
-    progress = Progress(job.model, len(spans), job.steps)
+    progress = Progress(job.model, len(spans), job.steps, grows)
     load(job.memo.patchers())
     offload = HostOffload(job.model.load_device, placement.in_ram) if any(placement.in_ram) else None
     conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait, job.settings, offload)

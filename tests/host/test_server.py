@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.helpers.comfy.messages import Messages
 from tests.helpers.comfy.prompts import (
     FRAMES,
     SAMPLER,
     SECONDS,
+    node,
     portrait_prompt,
     with_cache,
     with_images,
@@ -31,6 +33,7 @@ OUTPUTS = {
     "MEMO_DemoInputs": ["IMAGE", "AUDIO"],
     "MEMO_TeaCache": ["MODEL"],
     "MEMO_TeaCacheReport": ["IMAGE", "STRING"],
+    "MEMO_TeaCacheCompare": ["IMAGE", "IMAGE", "STRING"],
     "MEMO_TeaCacheCalibrate": ["STRING"],
     "MEMO_Save": ["STRING"],
     "MEMO_PasteBack": ["IMAGE"],
@@ -42,8 +45,6 @@ GROWTH = 16 * 2**20
 
 def frames_of(server: ComfyServer, outputs: dict[str, Any]) -> list[bytes]:
     """The pixels of the saved frames; the files themselves hold the prompt, too."""
-    from PIL import Image
-
     return [Image.open(server.file(saved)).tobytes() for saved in outputs["images"]["images"]]
 
 
@@ -103,6 +104,45 @@ def test_a_long_video_goes_to_a_file(server: ComfyServer) -> None:
     assert frames == FRAMES
     assert seconds == pytest.approx(SECONDS) and sound == pytest.approx(SECONDS, abs=0.1)
     assert not (server.user / "output" / "memo_unfinished").exists()
+
+
+def test_a_long_video_plays_on_its_node_while_it_grows(any_server: ComfyServer) -> None:
+    """Three clips: what is finished after the first and the second, then the whole; one is left to play."""
+    with Messages(any_server.port, "tests") as messages:
+        prompt = portrait_prompt("MEMO_SamplerToFile", 0.0, filename_prefix="video/grown", seed=53, steps=1)
+        outputs = any_server.run(prompt)
+        shown = [data["output"]["images"][0] for data in messages.of("executed", SAMPLER)]
+    assert [saved["type"] for saved in shown] == ["temp", "temp", "output"]
+    assert outputs[SAMPLER]["images"] == [shown[-1]]
+    assert not any_server.file(shown[0]).exists()
+    frames, seconds, sound = probe(any_server.file(shown[1]))
+    assert frames == 32 and sound == pytest.approx(seconds, abs=0.1)
+    assert messages.previews < 3, "pictures of the steps end where the video begins"
+    assert any(text.startswith("33 frames in ") for _, text in messages.node_texts)
+
+
+def test_two_runs_are_compared_in_a_sentence_and_in_pictures(any_server: ComfyServer) -> None:
+    prompt = with_cache(portrait_prompt(seed=54, steps=4), target_speedup=2.0)
+    full = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": ["1", 0]}}
+    both = {"full": ["full", 0], "cached": [SAMPLER, 0]}
+    reports = {"full_report": ["full", 3], "cached_report": [SAMPLER, 3]}
+    outputs = any_server.run(
+        {
+            **prompt,
+            "full": full,
+            "compared": node("MEMO_TeaCacheCompare", **both, **reports),
+            "verdict": node("PreviewAny", source=["compared", 2]),
+            "worst": node("SaveImage", images=["compared", 1], filename_prefix="worst"),
+        }
+    )
+    (verdict,) = outputs["verdict"]["text"]
+    assert re.fullmatch(
+        r"(\d+\.\d times faster|Not faster): [\d.]+ s instead of [\d.]+ s\. The pictures differ by [\d.]+ of "
+        r"255 levels on average, at most by \d+; most of all in frame \d+\.",
+        verdict,
+    )
+    (worst,) = outputs["worst"]["images"]
+    assert Image.open(any_server.file(worst)).size == (96, 32)
 
 
 def test_queued_again_nothing_runs_and_a_new_seed_reloads_nothing(server: ComfyServer) -> None:
