@@ -1,16 +1,56 @@
-// What the pack adds to ComfyUI's page: an error's sentence where one sees it, and a finished video in its place.
+// What the pack adds to ComfyUI's page: an error's sentence where one sees it, a finished video in its place, and
+// nodes that show what counts.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const OURS = "MEMO_"; // what our nodes' types begin with
+const TO_FILE = `${OURS}SamplerToFile`;
 const SHOWN_MS = 60_000;
+
+// Node type -> choice -> the inputs that count with some of its values alone. They are inputs like others (why: ADR
+// 0005), folded away while they do not count.
+const COUNTS_WITH = {
+  [`${OURS}TeaCache`]: { mode: { target_speedup: ["target speed-up"], threshold: ["threshold"] } },
+  [`${OURS}Portrait`]: { fit: { margin: ["face"] } },
+};
+
+function tell(summary, sentence) {
+  app.extensionManager?.toast?.add({ severity: "error", summary, detail: sentence, life: SHOWN_MS });
+}
+
+// The node of an id in a prompt: `7:12` is node 12 of the subgraph that node 7 is.
+function nodeOf(id) {
+  let node;
+  let graph = app.rootGraph ?? app.graph;
+  for (const part of String(id).split(":")) {
+    node = graph?.getNodeById?.(part);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+const titleOf = (id) => nodeOf(id)?.title ?? "MEMO";
 
 // The page says only that a node failed; the sentence, which begins with what to do, is behind a click.
 function showError({ detail }) {
   if (!detail?.node_type?.startsWith(OURS)) return;
-  const summary = app.graph?.getNodeById?.(detail.node_id)?.title ?? "MEMO";
-  const sentence = String(detail.exception_message ?? "").trim();
-  app.extensionManager?.toast?.add({ severity: "error", summary, detail: sentence, life: SHOWN_MS });
+  tell(titleOf(detail.node_id), String(detail.exception_message ?? "").trim());
+}
+
+// The same for what the server refuses before anything runs: its answer is what the page's own request throws.
+function showRefusals() {
+  const { queuePrompt } = api;
+  api.queuePrompt = async function (...prompt) {
+    try {
+      return await queuePrompt.apply(this, prompt);
+    } catch (error) {
+      for (const [id, { class_type, errors }] of Object.entries(error?.response?.node_errors ?? {}))
+        if (class_type?.startsWith(OURS))
+          for (const { details, extra_info, message } of errors)
+            tell(titleOf(id), extra_info?.exception_message ?? (details || message));
+      throw error;
+    }
+  };
 }
 
 // The page shows a node's last preview in place of what the node made, for as long as it holds that picture: a node
@@ -25,12 +65,72 @@ function dropPreview(nodeType) {
   };
 }
 
+// The same video on the subgraph that the node is in: that is what one sees.
+function showOnSubgraph({ detail }) {
+  const id = String(detail?.display_node ?? detail?.node);
+  const outer = id.slice(0, Math.max(0, id.lastIndexOf(":")));
+  if (outer && detail.output?.images && nodeOf(id)?.type === TO_FILE)
+    api.dispatchCustomEvent("executed", { ...detail, node: outer, display_node: outer });
+}
+
+function isLinked(node, name) {
+  return node.inputs?.some((input) => input.widget?.name === name && input.link != null);
+}
+
+function fold(node, choices) {
+  const before = node.computeSize()[1];
+  for (const [choice, inputs] of Object.entries(choices)) {
+    const { value } = node.widgets?.find(({ name }) => name === choice) ?? {};
+    for (const [name, values] of Object.entries(inputs)) {
+      const widget = node.widgets?.find((one) => one.name === name);
+      if (!widget) continue;
+      widget.hidden = !isLinked(node, name) && !isLinked(node, choice) && !values.includes(value);
+      if (widget.options) widget.options.hidden = widget.hidden; // what Nodes 2.0 looks at
+    }
+  }
+  return node.computeSize()[1] - before;
+}
+
+function foldIdleInputs(nodeType, choices) {
+  const resize = (node) => {
+    const change = fold(node, choices);
+    if (change) node.setSize([node.size[0], node.size[1] + change]);
+    node.setDirtyCanvas?.(true, true);
+  };
+  const after = (name, act) => {
+    const inner = nodeType.prototype[name];
+    nodeType.prototype[name] = function (...given) {
+      const answer = inner?.apply(this, given);
+      act(this);
+      return answer;
+    };
+  };
+  after("onNodeCreated", (node) => {
+    for (const choice of Object.keys(choices)) {
+      const widget = node.widgets?.find(({ name }) => name === choice);
+      const { callback } = widget ?? {};
+      if (widget)
+        widget.callback = function (...given) {
+          const answer = callback?.apply(this, given);
+          resize(node);
+          return answer;
+        };
+    }
+    resize(node);
+  });
+  after("onConfigure", (node) => fold(node, choices)); // its size is the stored one
+  after("onConnectionsChange", resize);
+}
+
 app.registerExtension({
   name: "teacache-memo.page",
   setup() {
     api.addEventListener("execution_error", showError);
+    api.addEventListener("executed", showOnSubgraph);
+    showRefusals();
   },
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (nodeData.name === `${OURS}SamplerToFile`) dropPreview(nodeType);
+  beforeRegisterNodeDef(nodeType, { name }) {
+    if (name === TO_FILE) dropPreview(nodeType);
+    if (name in COUNTS_WITH) foldIdleInputs(nodeType, COUNTS_WITH[name]);
   },
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,22 @@ from typing import Any
 import pytest
 
 from tests.helpers.comfy.pack import PACK_NAME
-from tests.helpers.comfy.server import ComfyServer
-from tests.helpers.comfy.workflows import FILES, RUNNABLE, SHORT, nodes_of, read, to_prompt
+from tests.helpers.comfy.server import ComfyServer, Prompt
+from tests.helpers.comfy.workflows import (
+    BLUEPRINTS,
+    FILES,
+    OF_0_1,
+    RUNNABLE,
+    SHORT,
+    flat,
+    nodes_of,
+    read,
+    to_prompt,
+)
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
+
+WIDGETS = {"COMBO", "INT", "FLOAT", "STRING", "BOOLEAN"}
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +37,9 @@ def test_there_are_five() -> None:
     assert [path.name[0] for path in FILES] == ["1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *BLUEPRINTS], ids=lambda path: path.stem)
 def test_the_nodes_and_links_are_the_servers(path: Path, object_info: dict[str, Any]) -> None:
-    workflow = read(path)
+    workflow = flat(read(path))
     nodes = {node["id"]: node for node in workflow["nodes"]}
     for node in nodes_of(workflow):
         info = object_info[node["type"]]
@@ -39,7 +52,22 @@ def test_the_nodes_and_links_are_the_servers(path: Path, object_info: dict[str, 
         assert names <= known and set(info["input"].get("required", {})) <= names, node["type"]
     for _, source, slot, target, socket, kind in workflow["links"]:
         assert nodes[source]["outputs"][slot]["type"] == kind
-        assert nodes[target]["inputs"][socket]["type"] == kind
+        assert nodes[target]["inputs"][socket]["type"] in (kind, "*")
+
+
+@pytest.mark.parametrize("path", OF_0_1, ids=lambda path: path.stem)
+def test_a_workflow_of_0_1_keeps_its_values(path: Path, object_info: dict[str, Any]) -> None:
+    """The page gives stored values to a node's widgets by position, so new inputs come after the old ones."""
+    for node in nodes_of(read(path)):
+        if node["type"].startswith("MEMO_"):
+            stored = [socket["name"] for socket in node["inputs"] if "widget" in socket]
+            assert widgets_of(object_info[node["type"]])[: len(stored)] == stored, node["type"]
+
+
+def widgets_of(info: dict[str, Any]) -> list[str]:
+    """The inputs that one types or chooses, in their order."""
+    parts = (info["input"].get(kind, {}) for kind in ("required", "optional"))
+    return [name for part in parts for name, spec in part.items() if spec[0] in WIDGETS]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -50,16 +78,48 @@ def test_the_server_offers_it_as_a_template(path: Path, any_server: ComfyServer)
     assert served == read(path)
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RUNNABLE, *OF_0_1[:4]], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_it_runs(path: Path, any_server: ComfyServer, object_info: dict[str, Any]) -> None:
     server = any_server
     prompt = to_prompt(read(path), object_info)
-    for node in prompt.values():
-        node["inputs"] |= SHORT.get(node["class_type"], {})
+    shortened(prompt)
     outputs = server.run(prompt)
     shown = [saved for output in outputs.values() for saved in output.get("images", [])]
     assert any(saved["filename"].endswith(".mp4") for saved in shown)
     assert all(server.file(saved).stat().st_size > 0 for saved in shown)
+
+
+def shortened(prompt: Prompt) -> None:
+    """A short voice, few steps."""
+    for node in prompt.values():
+        node["inputs"] |= SHORT.get(node["class_type"], {})
+
+
+def test_the_page_offers_one_node_that_makes_a_talking_portrait(any_server: ComfyServer) -> None:
+    """A blueprint: picture and sound in, video out, and on it what one changes."""
+    (blueprint,) = BLUEPRINTS
+    offered = any_server.get("/global_subgraphs")
+    (found,) = [key for key, entry in offered.items() if entry["name"] == blueprint.stem]
+    assert offered[found]["info"]["node_pack"] == f"custom_nodes.{PACK_NAME}"
+    assert json.loads(any_server.get(f"/global_subgraphs/{found}")["data"]) == read(blueprint)
+    (node,) = read(blueprint)["nodes"]
+    assert [(socket["name"], socket["type"]) for socket in node["outputs"]] == [("video", "VIDEO")]
+    sockets = [socket["type"] for socket in node["inputs"] if "widget" not in socket]
+    assert sockets == ["IMAGE", "AUDIO"]
+
+
+def test_the_one_node_runs(any_server: ComfyServer, object_info: dict[str, Any]) -> None:
+    prompt = to_prompt(read(BLUEPRINTS[0]), object_info)
+    shortened(prompt)
+    prompt["picture"] = {"class_type": "LoadImage", "inputs": {"image": "portrait.png"}}
+    prompt["sound"] = {"class_type": "LoadAudio", "inputs": {"audio": "voice.wav"}}
+    for node in prompt.values():
+        if node["class_type"] == "MEMO_Portrait":
+            node["inputs"]["image"] = ["picture", 0]
+        if node["class_type"] == "MEMO_Voice":
+            node["inputs"]["audio"] = ["sound", 0]
+    (saved,) = any_server.run(prompt)["1:5"]["images"]
+    assert any_server.file(saved).name.startswith("talking_portrait_")
 
 
 @pytest.mark.parametrize("number", ["1", "5"])
