@@ -81,7 +81,6 @@ class DemoModel:
         seed: int = 42,
         steps: int = 20,
         guidance_scale: float | None = None,
-        guard_drift: bool = False,
         wrap_denoiser: WrapDenoiser | None = None,
     ) -> Tensor:
         """A portrait (3, S, S) in 0..1 and a waveform (N,) at 16 kHz -> frames (T, 3, S, S) in 0..1."""
@@ -89,7 +88,6 @@ class DemoModel:
         settings = SamplingSettings(
             steps=steps,
             guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
-            guard_drift=guard_drift,
         )
         clips = generate_clips(
             self.models, self.vae, image, voice, settings, seed=seed, wrap_denoiser=wrap_denoiser
