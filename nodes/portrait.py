@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..memo_avatar.checkpoint.companions import face_folders, home
 from ..memo_avatar.inputs import Crop
 from ..memo_avatar.portrait.face_crop import DEFAULT_MARGIN, MAX_MARGIN, FloatBox, parse_box
 from ..memo_avatar.portrait.face_places import listed_box, mask_box
@@ -28,7 +25,7 @@ from ..memo_avatar.portrait.faces import (
 from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, advise, prepare_portrait
 from .boundary.checks import checked
 from .boundary.words import page_text
-from .host.folders import FOLDER
+from .host.folders import face_places
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import Memo, MemoNets, MemoPortrait
@@ -98,7 +95,7 @@ class PortraitNode(io.ComfyNode):
         options = FaceOptions(
             mode=face,
             index=face_index,
-            folders=model_places(memo.path),
+            folders=face_places(memo.path),
             box=box,
             embedding=None if known is None else known.embedding,
             margin=margin,
@@ -199,16 +196,6 @@ def _face_inputs() -> list[Any]:
             tooltip="Or the boxes of a face detector, such as ComfyUI's MediaPipe Face Landmarker.",
         ),
     ]
-
-
-def model_places(checkpoint: Path) -> list[Path]:
-    """Where the ONNX files may lie: in models/memo, with the checkpoint, or where other packs keep the same
-    two. The first is what a message names.
-    """
-    roots = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
-    ours = face_folders([*roots, home(checkpoint)])
-    theirs = Path(folder_paths.models_dir) / "insightface"
-    return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
 
 
 def _box(text: str, mask: Tensor | None, boxes: Any, index: int, picture: tuple[int, int]) -> FloatBox | None:

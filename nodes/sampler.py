@@ -38,6 +38,7 @@ from .host.video_inputs import (
     guidance_of,
     job_inputs,
     make_delivery,
+    make_meter,
     make_report,
     validate_sampler,
 )
@@ -102,9 +103,10 @@ class SamplerNode(io.ComfyNode):
         )
         delivery = make_delivery(job, fps)
         check_frames(job, delivery.total)
+        meter = make_meter(job, cls, report=3)
         images, clips, done = torch.empty(delivery.total, *job.size, 3), 0, 0
         try:
-            for clip in generate_video(job, video):
+            for clip in meter.watch(generate_video(job, video)):
                 shown = delivery.indices(clip.start, len(clip.frames))
                 images[done : done + len(shown)] = clip.frames[shown].movedim(1, -1)
                 clips, done = clip.index + 1, done + len(shown)
@@ -113,7 +115,7 @@ class SamplerNode(io.ComfyNode):
                 file = keep_finished(images[:done], voice, delivery.fps, tags_of(cls))
                 show_text(cls, stopped(clips, job.num_clips, file))
             raise
-        report = make_report(video, time.perf_counter() - started, done)
+        report = make_report(video, time.perf_counter() - started, done, meter.curve)
         show_text(cls, report.first_line)
         return io.NodeOutput(images, fitted_audio(voice, done, delivery.fps), float(fps), report)
 

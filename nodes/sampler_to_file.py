@@ -24,6 +24,7 @@ from .host.video_inputs import (
     guidance_of,
     job_inputs,
     make_delivery,
+    make_meter,
     make_paster,
     make_report,
     paste_inputs,
@@ -113,10 +114,11 @@ class SamplerToFileNode(io.ComfyNode):
         size = delivery.size(*reversed(job.size))
         name = OutputName.of(fill_in(filename_prefix, cls), size)
         name.try_out(delivery.total, size)
+        meter = make_meter(job, cls, report=2)
         with open_work(job_key(job, delivery, cls)) as work:
             growing = GrowingVideo(cls, job.num_clips, lambda path: work.join(path, sound_of(job), delivery))
             try:
-                kept = make_clips(job, video, work, delivery, growing.add)
+                kept = make_clips(job, video, work, delivery, meter, growing.add)
             except BaseException:
                 if told := keep_so_far(job, work, delivery, tags_of(cls)):
                     show_text(cls, told)
@@ -126,7 +128,7 @@ class SamplerToFileNode(io.ComfyNode):
             path = name.take(part)
             work.remove()
         old = delivery.count(kept * job.settings.frames_per_clip)
-        report = make_report(video, time.perf_counter() - started, frames, old)
+        report = make_report(video, time.perf_counter() - started, frames, meter.curve, old)
         show_text(cls, report.first_line)
         shown = ui.PreviewVideo([ui.SavedResult(path.name, name.subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), str(path), report, ui=shown)

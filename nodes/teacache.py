@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..memo_avatar.files.disk import alternatives, portable_name, write_new
 from ..memo_avatar.files.json_file import read_json
+from ..memo_avatar.video.drift_picture import add_curve
 from ..teacache_core import PRESETS, CacheSettings, Calibration, CalibrationError, StepCacheConfig
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import checked
@@ -184,7 +185,8 @@ class ReportNode(io.ComfyNode):
         return schema(
             "MEMO_TeaCacheReport",
             "TeaCache Report",
-            "Shows which steps were computed and which were skipped, clip by clip, and what that saved.",
+            "Shows which steps were computed and which were skipped, clip by clip, what that saved, and how "
+            "far the face has drifted.",
             inputs=[
                 MemoReport.Input("report", tooltip="From MEMO Sampler."),
                 io.Boolean.Input(
@@ -195,7 +197,9 @@ class ReportNode(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="image", tooltip="A row per clip: dark steps computed, light ones skipped."
+                    display_name="image",
+                    tooltip="A row per clip: dark steps computed, light ones skipped. "
+                    "Below: how far the face has drifted.",
                 ),
                 io.String.Output(display_name="text"),
             ],
@@ -207,7 +211,7 @@ class ReportNode(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, report: VideoReport, details: bool) -> io.NodeOutput:
-        picture = to_tensor(draw(report.cache))[None].float() / 255
+        picture = to_tensor(add_curve(draw(report.cache), report.drift))[None].float() / 255
         text = report.text(details)
         show_text(cls, text)
         return io.NodeOutput(picture, text, ui={"text": (text,)})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from memo_avatar.checkpoint.companions import CALIBRATION_NAME
+from memo_avatar.clips.drift_report import Drift, drift_sentence
 from memo_avatar.files.disk import replacing, try_place
 from memo_avatar.files.json_file import read_json
 from memo_avatar.model.nets import MemoModels
@@ -45,9 +48,11 @@ def build_cache(
     return settings.start(fingerprint, guidance_scale, observe=observe)
 
 
-def save_results(cache: StepCache, options: VideoOptions, seconds: float) -> list[str]:
+def save_results(
+    cache: StepCache, drift: Sequence[Drift], options: VideoOptions, seconds: float
+) -> list[str]:
     """Write the calibration and the report that were asked for; a line about each, and what the cache made of
-    a video that took `seconds`.
+    a video that took `seconds`. ``drift`` belongs to the report.
     """
     lines = []
     if options.calibrate is not None and cache.recordings:
@@ -55,26 +60,29 @@ def save_results(cache: StepCache, options: VideoOptions, seconds: float) -> lis
             part.write_text(cache.make_calibration().to_text(), encoding="utf-8")
         lines.append(f"Calibration: {options.calibrate}")
     if options.cache_report is not None:
-        save_report(cache.report, options.cache_report)
-        lines.append(f"Cache report: {options.cache_report}")
+        save_report(cache.report, options.cache_report, drift)
+        lines += [f"Cache report: {options.cache_report}", *filter(None, [drift_sentence(drift)])]
     if cache.config.mode != "off":
         whole = cache.report.whole(seconds)
         lines += [cache.report.summary(), *([whole] if whole else []), *cache.report.notes]
     return lines
 
 
-def save_report(report: CacheReport, path: Path) -> None:
-    """As JSON (.json), as a picture (.png, .jpg) or as text (anything else)."""
+def save_report(report: CacheReport, path: Path, drift: Sequence[Drift] = ()) -> None:
+    """As JSON (.json), as a picture (.png, .jpg) or as text (anything else), with the video's drift."""
     kind = path.suffix.lower()
     with replacing(path) as part:
         if kind in PICTURES:
+            from memo_avatar.video.drift_picture import add_curve
             from teacache_core.picture import draw
 
-            draw(report).save(part, format="PNG" if kind == ".png" else "JPEG")
+            add_curve(draw(report), drift).save(part, format="PNG" if kind == ".png" else "JPEG")
         elif kind == ".json":
-            part.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+            document = {**report.to_json(), "drift": [asdict(clip) for clip in drift]}
+            part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         else:
-            part.write_text(report.to_text(details=True) + "\n", encoding="utf-8")
+            lines = [*filter(None, [drift_sentence(drift)]), report.to_text(details=True)]
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _check_outputs(options: VideoOptions, files: ModelFiles) -> None:

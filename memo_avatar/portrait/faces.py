@@ -8,7 +8,7 @@ where that finds nothing, because a face that fills the picture is missed at 640
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -89,6 +89,28 @@ def identify(
             )
         return Identity(nobody, note=NO_FACE)
     return Identity(read_embedding(found[0], width), found[1])
+
+
+def likeness_to(portrait: Tensor, folders: Iterable[Path]) -> Callable[[Tensor], float | None] | None:
+    """What tells how alike the largest face of a frame (3, H, W) in 0..1 is to that of an embedding (1, N):
+    the cosine, None without a face. None itself for nobody's embedding, or with nothing to find faces with.
+    """
+    if not portrait.any():
+        return None
+    try:
+        finder = FaceFinder(find_folder(folders))
+    except FaceToolsError:
+        return None
+
+    def likeness(frame: Tensor) -> float | None:
+        pixels = (frame.movedim(0, -1) * 255).round().to(torch.uint8).numpy()
+        found = finder.find(Image.fromarray(pixels))
+        if found is None:
+            return None
+        embedding = read_embedding(found[0], portrait.shape[-1])
+        return float(torch.cosine_similarity(embedding, portrait.float().cpu()))
+
+    return likeness
 
 
 def find_folder(folders: Iterable[Path]) -> Path:

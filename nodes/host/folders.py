@@ -9,7 +9,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...memo_avatar.checkpoint.companions import VAE_FOLDER, WAV2VEC2_FOLDER
+from ...memo_avatar.checkpoint.companions import VAE_FOLDER, WAV2VEC2_FOLDER, face_folders, home
 from ...memo_avatar.checkpoint.load import PARTS, CheckpointError
 from ...memo_avatar.files.published_models import FACES
 
@@ -72,6 +72,16 @@ def checkpoint_path(name: str) -> Path:
             "single file made by MEMO Save Checkpoint, and press R to refresh."
         )
     return found[name]
+
+
+def face_places(checkpoint: Path) -> list[Path]:
+    """Where the face models' ONNX files may lie: in models/memo, with the checkpoint, or where other packs
+    keep the same two. The first is what a message names.
+    """
+    roots = [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)]
+    ours = face_folders([*roots, home(checkpoint)])
+    theirs = Path(folder_paths.models_dir) / "insightface"
+    return [*ours, theirs / "models" / "antelopev2", theirs / "antelopev2"]
 
 
 CALIBRATIONS = "calibrations"

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...memo_avatar.clips.drift_report import Drift, drift_sentence
 from ...memo_avatar.inputs import Voice
 from ...memo_avatar.model.config import MemoConfig
 from ...teacache_core import CacheReport, Calibration
@@ -65,7 +66,8 @@ class EncodedVoice:
 class VideoReport:
     """What a sampling run did in its ``seconds``. ``calibration`` is what a calibrating run learned.
 
-    ``kept`` of the video's ``frames`` were made by an earlier run that was stopped.
+    ``kept`` of the video's ``frames`` were made by an earlier run that was stopped; ``drift`` is of the clips
+    made since.
     """
 
     cache: CacheReport
@@ -74,6 +76,7 @@ class VideoReport:
     calibration: Calibration | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
     kept: int = 0
+    drift: tuple[Drift, ...] = ()
 
     @property
     def first_line(self) -> str:
@@ -87,7 +90,8 @@ class VideoReport:
     def text(self, details: bool = False) -> str:
         """For people; with ``details``, a line for every evaluation."""
         whole = self.cache.whole(self.seconds)
-        lines = [self.first_line, *([whole] if whole else []), self.cache.to_text(details), *self.notes]
+        said = (self.first_line, drift_sentence(self.drift), whole)
+        lines = [*filter(None, said), self.cache.to_text(details), *self.notes]
         if self.kept and self.frames > self.kept:
             lines.insert(1, f"What follows is about the {self.frames - self.kept} that were made now.")
         return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 import folder_paths
 import torch
 
+from ...memo_avatar.clips.drift_report import DriftMeter
 from ...memo_avatar.clips.values import Clip
 from ...memo_avatar.files.disk import DiskError, replacing
 from ...memo_avatar.files.json_file import parse_json
@@ -40,6 +41,7 @@ def make_clips(
     video: CachedVideo | None,
     work: Unfinished,
     delivery: Delivery,
+    meter: DriftMeter,
     grown: Callable[[int], object] = int,
 ) -> int:
     """All clips of a job as files; how many of them an earlier run had made. ``grown`` is told after each
@@ -55,7 +57,7 @@ def make_clips(
 
     state = work.load(delivery, take_up)
     kept = work.done
-    clips = generate_video(job, video, state, grows=True)
+    clips = meter.watch(generate_video(job, video, state, grows=True))
     work.fill(_told(clips, lambda: grown(work.done)), delivery, notes)
     return kept
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...memo_avatar.clips.drift_report import Drift, DriftMeter
 from ...memo_avatar.files.foreign import shown
 from ...memo_avatar.inputs import Portrait
+from ...memo_avatar.portrait.faces import likeness_to
 from ...memo_avatar.portrait.images import ImageError
 from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
@@ -17,9 +20,10 @@ from ...memo_avatar.video.paste import DEFAULT_FEATHER, MAX_FEATHER, Paster
 from ...memo_avatar.video.retime import RATES
 from ...teacache_core import CacheReport, CalibrationError, StepCache, StepCacheConfig
 from .cached_sampling import CachedVideo
+from .folders import face_places
 from .job import VideoJob
 from .pictures import opaque
-from .schema import ADVANCED
+from .schema import ADVANCED, decoration
 from .sockets import Memo, MemoNets, MemoPortrait, MemoVoice, VideoReport
 from .video import NOT_FOR_FLOW
 
@@ -130,14 +134,29 @@ def make_delivery(job: VideoJob, fps: str, paster: Paster | None = None) -> Deli
     )
 
 
-def make_report(video: CachedVideo | None, seconds: float, frames: int, kept: int = 0) -> VideoReport:
+def make_meter(job: VideoJob, node: type[io.ComfyNode], report: int) -> DriftMeter:
+    """What watches a video's drift for its report. Faces are compared only where another node takes the
+    output ``report``: that needs networks of its own.
+    """
+    likeness, hidden = None, node.hidden
+    nodes = ((hidden.prompt if hidden else None) or {}).values()
+    link = [hidden.unique_id if hidden else None, report]
+    if any(value == link for one in nodes for value in one.get("inputs", {}).values()):
+        with decoration("The likeness of the face"):
+            likeness = likeness_to(job.portrait.face_embedding, face_places(job.memo.path))
+    return DriftMeter(likeness)
+
+
+def make_report(
+    video: CachedVideo | None, seconds: float, frames: int, drift: Sequence[Drift], kept: int = 0
+) -> VideoReport:
     """What was computed and what it took; ``kept`` frames were there before."""
     if video is None:
-        return VideoReport(CacheReport(StepCacheConfig()), seconds, frames, kept=kept)
+        return VideoReport(CacheReport(StepCacheConfig()), seconds, frames, kept=kept, drift=tuple(drift))
     calibration, notes = None, ()
     if video.cache.config.calibrate:
         calibration, notes = _calibration(video.cache)
-    return VideoReport(video.cache.report, seconds, frames, calibration, notes, kept)
+    return VideoReport(video.cache.report, seconds, frames, calibration, notes, kept, tuple(drift))
 
 
 def _calibration(cache: StepCache) -> tuple[Any, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import torch
 
 from memo_avatar.checkpoint.load import open_checkpoint
 from memo_avatar.clips.conditions import VAE
+from memo_avatar.clips.drift_report import DriftMeter
 from memo_avatar.clips.loop import OnStep, generate_clips
 from memo_avatar.clips.placement import Placement
 from memo_avatar.clips.solvers import SOLVERS
@@ -22,6 +23,7 @@ from memo_avatar.files.disk import DiskError, place, remove
 from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.config import MemoConfig
 from memo_avatar.model.nets import MemoModels
+from memo_avatar.portrait.faces import likeness_to
 from memo_avatar.timing import clip_spans
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.retime import delivered_count
@@ -32,7 +34,7 @@ from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
 from ..arguments import VideoOptions
 from ..caching import build_cache, plan_cache, save_results
-from ..face_inputs import read_portraits, warn_of_size
+from ..face_inputs import model_places, read_portraits, warn_of_size
 from ..models import ModelFiles, load_models, load_wav2vec2, select_dtype
 from ..progress import byte_progress
 from ..room import place as place_memory
@@ -136,6 +138,7 @@ class Video:
             observe = options.cache_report is not None
             guidance = self._inputs.guidance_scale
             self._caches = [build_cache(plan, self._models, guidance, observe=observe) for _ in self._voices]
+            self._meter = self._make_meter() if observe else None
         self.settings = SamplingSettings(
             steps=options.steps,
             guidance_scale=self._inputs.guidance_scale,
@@ -200,7 +203,7 @@ class Video:
             if on_step is not None:
                 on_step(clip_index, number * self.settings.steps + step, latents)
 
-        return generate_clips(
+        clips = generate_clips(
             self._models,
             self._vae,
             self._inputs.portraits[number],
@@ -212,13 +215,22 @@ class Video:
             on_step=count,
             wrap_denoiser=partial(self._caches[number].wrap, euler=self._options.solver == "euler"),
         )
+        return self._meter.watch(clips) if self._meter else clips
+
+    def _make_meter(self) -> DriftMeter:
+        """For the report, which there is of one speaker alone."""
+        known = self._inputs.portraits[0].face_embedding
+        return DriftMeter(likeness_to(known, model_places(self._options)))
 
     def finish(self) -> Made:
         """Put the video in its place; what it was made in is gone."""
         self._join({KEY_TAG: self._key})
         self._work.remove()
         seconds = time.monotonic() - self._started
-        lines = [line for cache in self._caches for line in save_results(cache, self._options, seconds)]
+        drift = self._meter.curve if self._meter else ()
+        lines = [
+            line for cache in self._caches for line in save_results(cache, drift, self._options, seconds)
+        ]
         if self.found and self._options.cache_report is not None:
             lines.append(f"The cache report is about the {self.total - self.found} frames made since.")
         return Made(self.total, self.found, self._evaluations, seconds, tuple(lines))

@@ -211,7 +211,8 @@ def streamed(world: World, job: Any, key: str, stop: bool = False) -> bytes:
     with host.open_work(key) as work:
         store.write_segment = failing if stop else write
         try:
-            host.make_clips(replace(job, model=model), video, work, delivery)
+            meter = world.module("memo_avatar.clips.drift_report").DriftMeter()
+            host.make_clips(replace(job, model=model), video, work, delivery, meter)
         except RuntimeError:
             return b"stopped"
         finally:

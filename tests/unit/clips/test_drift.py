@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from memo_avatar.clips.drift import (
-    DriftMeter,
     appearance,
     eye_contrast,
     face_region,
@@ -44,34 +43,6 @@ def blurred(frames: Tensor) -> Tensor:
 def test_the_middle_half_of_each_side_is_the_face() -> None:
     assert face_region(torch.zeros(2, 3, 64, 96)).shape == (2, 3, 32, 48)
     assert face_region(torch.zeros(2, 3, 8, 8)).shape == (2, 3, 4, 4)
-
-
-def test_a_video_that_stays_as_it_is_shows_no_drift() -> None:
-    meter = DriftMeter()
-    for index in range(3):
-        meter.add(index, textured())
-    assert [drift.clip_index for drift in meter.curve] == [0, 1, 2]
-    assert all((drift.colour, drift.spread, drift.sharpness) == (0.0, 1.0, 1.0) for drift in meter.curve)
-    assert meter.sentence().startswith("The last clip against the first: sharpness 100 %")
-
-
-def test_a_fade_and_a_blur_are_measured() -> None:
-    meter = DriftMeter()
-    meter.add(0, textured())
-    meter.add(1, faded(textured()))
-    meter.add(2, blurred(textured()))
-    faint, soft = meter.curve[1:]
-    assert faint.spread == pytest.approx(0.9, abs=0.01)
-    assert faint.colour == pytest.approx(0.06 - 0.1 * 0.5, abs=0.005)
-    assert soft.sharpness < 0.7
-
-
-def test_one_clip_alone_or_none_says_nothing() -> None:
-    meter = DriftMeter()
-    assert meter.sentence() == ""
-    meter.add(0, textured())
-    meter.add(1, textured(0))
-    assert meter.sentence() == "" and len(meter.curve) == 1
 
 
 def test_faded_frames_get_the_wanted_colours_back() -> None:

@@ -181,10 +181,12 @@ def test_the_step_cache_and_its_report(
     assert calibration.is_file()
     cached = ["--rel_l1_thresh", "0.25", "--calibration", str(calibration), "--cache-report", str(report)]
     assert main([*arguments, *steps, *cached]) == 0
-    totals = json.loads(report.read_text())["totals"]
-    assert totals["evaluations"] == 8
-    assert totals["computed"] < 8
-    assert f"Cache report: {report}" in capsys.readouterr().out
+    document = json.loads(report.read_text())
+    assert document["totals"]["evaluations"] == 8
+    assert document["totals"]["computed"] < 8
+    assert [clip["clip_index"] for clip in document["drift"]] == [0, 1]
+    said = capsys.readouterr().out
+    assert f"Cache report: {report}\nDrift of the face, the last clip against the first: sharpness " in said
     assert read_video(tmp_path / "v.mp4").num_frames == 27
 
 

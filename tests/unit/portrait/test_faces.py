@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 
 from memo_avatar.portrait import faces
-from memo_avatar.portrait.faces import DETECTOR, NO_FACE, FaceError, FaceToolsError, identify, read_embedding
+from memo_avatar.portrait.faces import (
+    DETECTOR,
+    NO_FACE,
+    FaceError,
+    FaceToolsError,
+    identify,
+    likeness_to,
+    read_embedding,
+)
 from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
 from tests.helpers.tiny_faces import face_picture, write_face_models
 
@@ -48,6 +56,17 @@ def test_box_and_embedding_are_insightfaces_own(models: Path, index: int) -> Non
     assert found.box == tuple(map(float, expected[index]["bbox"]))
     assert torch.equal(found.embedding[0], torch.from_numpy(expected[index]["embedding"]))
     assert found.embedding.abs().sum() > 0
+
+
+def test_a_face_is_most_like_itself_and_a_frame_without_one_is_like_nobody(models: Path) -> None:
+    image = face_picture(640, 480, TWO)
+    likeness = likeness_to(identify(image, [models]).embedding, [models])
+    assert likeness is not None
+    frame = torch.from_numpy(np.array(image)).movedim(-1, 0) / 255
+    assert likeness(frame) == pytest.approx(1.0, abs=1e-5)
+    other = likeness(1 - frame.roll((40, 20), dims=(1, 2)))
+    assert other is None or other < 0.99
+    assert likeness(torch.full((3, 480, 640), 0.5)) is None
 
 
 def test_the_largest_face_is_where_it_was_painted(models: Path) -> None:
