@@ -31,3 +31,10 @@ def test_nothing_opens(what: str) -> None:
         if FORBIDDEN[what].search(path.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_one_module_moves_and_removes_files() -> None:
+    moves = re.compile(r"\bos\.(replace|rename|remove|unlink)\(|shutil\.(move|rmtree)\(|\.(unlink|rename)\(")
+    product = [path for part in PARTS[:4] for path in (ROOT / part).rglob("*.py")]
+    found = {p.relative_to(ROOT).as_posix() for p in product if moves.search(p.read_text(encoding="utf-8"))}
+    assert found == {"memo_avatar/files/disk.py"}
