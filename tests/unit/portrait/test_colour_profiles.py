@@ -81,7 +81,18 @@ def test_grey_with_a_curve_of_its_own(tmp_path: Path, mode: str) -> None:
     assert seen.max() - seen.min() <= 1 and abs(seen[0] - 12) <= 1, "gamma 2.2 is darker than sRGB down there"
 
 
-@pytest.mark.parametrize("icc", [None, SRGB, b"", b"broken" * 40, SRGB[:300], profile(DISPLAY_P3)[:200]])
+@pytest.mark.parametrize(
+    "icc",
+    [None, SRGB, b"", b"broken" * 40, SRGB[:300], profile(DISPLAY_P3)[:200]],
+    ids=[
+        "none",
+        "sRGB",
+        "empty",
+        "broken",
+        "half of sRGB",
+        "half of Display P3",
+    ],  # a profile has the time in it
+)
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_srgb_and_what_is_no_profile_change_nothing(tmp_path: Path, icc: bytes | None, mode: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
