@@ -89,6 +89,7 @@ class VideoOptions:
     fps: int
     guard_drift: bool
     restart: bool
+    codec: str = "h264"
     speakers: tuple[Speaker, ...] = ()
 
     @property
@@ -162,7 +163,10 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
             default=[], metavar="FACE=A", help="instead, once for each of several in the picture: a face as "
             "in --face-index or --face-box, and its voice, which FACE@S=A begins at second S")  # fmt: skip
         add("--output", type=Path, required=True, metavar="V.mp4",
-            help="video to write: .mp4, .mov or .mkv")  # fmt: skip
+            help="video to write: .mp4, .mov or .mkv; .gif, .webp, .apng or frames/%%05d.png with the sound "
+            "in a .wav beside it")  # fmt: skip
+        add("--codec", choices=("h264", "prores"), default="h264",
+            help="prores: for editors, in a .mov (default: %(default)s)")  # fmt: skip
     add("--steps", type=checked(_steps), default=20, help="sampling steps per clip (default: %(default)s)")
     add("--solver", choices=tuple(SOLVERS), default="euler",
         help="euler as upstream, or second order, nearer to many steps (default: %(default)s)")  # fmt: skip

@@ -20,7 +20,12 @@ from .models import select_device, select_dtype
 from .models_command import default_folder
 
 PACKAGES = ("torch", "diffusers", "safetensors", "numpy", "av", "pillow", "tqdm")
-OPTIONAL = {"insightface": "faces", "onnxruntime": "vocals", "ray": "batch --ray"}
+OPTIONAL = {
+    "imageio": "GIF, WebP, APNG, PNG frames",
+    "insightface": "faces",
+    "onnxruntime": "vocals",
+    "ray": "batch --ray",
+}
 _GB = 1e9
 _STEPS, _STEP_TERAFLOPS, _REFERENCE_TERAFLOPS = 20, 50.85, 24.30
 """Of a clip at 512x512 with guidance, counted by `python -m benchmarks.flops`."""

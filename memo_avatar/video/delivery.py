@@ -22,6 +22,7 @@ class Delivery:
     total: int
     fps: int = FPS
     paster: Paster | Pasters | None = None
+    codec: str = "h264"  # of the clips on the disk, one of `streams.CODECS`
 
     @classmethod
     def of_voice(

@@ -1,4 +1,4 @@
-"""A video in parts: one H.264 file per clip, and all of them joined with the sound without re-encoding.
+"""A video in parts: one file per clip, H.264 as a rule, and all joined with the sound without re-encoding.
 
 A clip is encoded by itself (no picture refers to another clip), so a video that was interrupted and continued
 is the same file as one that was not.
@@ -12,6 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..files.disk import replacing
@@ -22,17 +24,19 @@ from .streams import PictureStream, Sound, SoundStream, add_copy, new_video, ope
 _FRAMES_AT_ONCE = 64  # bounds the copy of pixels that encoding makes
 
 
-def write_segment(path: Path, parts: Iterable[Tensor], fps: int = FPS) -> None:
-    """Frames (n, 3, H, W) in 0..1, in parts -> an MP4 of one clip; it appears when it is whole.
+def write_segment(path: Path, parts: Iterable[Tensor], fps: int = FPS, codec: str = "h264") -> None:
+    """Frames (n, 3, H, W) in 0..1, in parts -> an MP4 or MOV of one clip; it appears when it is whole.
 
     A clip that shows no frame at this rate is an empty file.
     """
     with replacing(path) as part, ExitStack() as closing:
         pictures: PictureStream | None = None
-        for pixels in (to_pixels(frames) for frames in parts):
+        for pixels in (to_pixels(frames, codec) for frames in parts):
             if pictures is None and len(pixels):
-                container = closing.enter_context(open_video(part, "w", format="mp4"))
-                pictures = PictureStream(container, pixels.shape[2], pixels.shape[1], fps)
+                container = closing.enter_context(
+                    open_video(part, "w", format="mp4" if codec == "h264" else "mov")
+                )
+                pictures = PictureStream(container, pixels.shape[2], pixels.shape[1], fps, codec)
             for picture in pixels:
                 assert pictures is not None
                 pictures.write(picture)
@@ -77,7 +81,8 @@ def join_segments(
     filled, count = [segment for segment in segments if segment.stat().st_size], 0
     with new_video(path, kind, tags) as container, open_video(filled[0]) as first:
         video = add_copy(container, first.streams.video[0])
-        track = None if sound is None else SoundStream(container, sound)
+        exact = first.streams.video[0].codec_context.name == "prores"
+        track = None if sound is None else SoundStream(container, sound, exact=exact)
         for segment in filled:
             for packet in _packets(segment):
                 packet.time_base, packet.stream = Fraction(1, fps), video
@@ -90,6 +95,14 @@ def join_segments(
             track.finish()
     check_finished(path, count, fps, sound=sound is not None)
     return count
+
+
+def read_segments(segments: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures (H, W, 3) of clips in order, one in memory at a time; exact where they are PNG."""
+    for segment in segments:
+        if segment.stat().st_size:
+            with open_video(segment) as source:
+                yield from (frame.to_ndarray(format="rgb24") for frame in source.decode(video=0))
 
 
 def _packets(segment: Path) -> Iterator[Any]:

@@ -1,4 +1,5 @@
-"""The two streams of every video that we write: H.264 pictures and AAC sound, and all their settings.
+"""The two streams of every video that we write, and all their settings: H.264 pictures and AAC sound, or what
+else was asked for.
 
 Whoever has frames pushes both forward. The sound is always as long as the pictures so far, to the sample, so
 a file is whole wherever it ends.
@@ -18,13 +19,17 @@ import torch
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ..voice.sound import mix_down
 from ..voice.sound_files import decode_audio, open_audio, voice_track
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CODECS = ("h264", "prores", "png")
+"""Of pictures. PNG is exact, whatever is made of it later; ProRes is for editors, with the sound as it is."""
+
 CRF = 18  # x264's own "visually lossless"
-BYTES_PER_PIXEL = 0.1  # generous for CRF 18: 6 Mbit/s at 512x512
+BYTES_PER_PIXEL = {"h264": 0.1, "prores": 0.6, "png": 2.0}  # generous: 6 Mbit/s of H.264 at 512x512
 SPARE_BYTES = 8_000_000
 SOUND_RATES = (44_100, 48_000)  # kept; any other becomes 48 kHz, which every player takes
 BIT_RATES = {"mono": 128_000, "stereo": 192_000}
@@ -33,9 +38,9 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 _SECOND = 48_000  # samples of a waveform that are resampled at a time
 
 
-def expected_bytes(frames: int, width: int, height: int) -> int:
+def expected_bytes(frames: int, width: int, height: int, codec: str = "h264") -> int:
     """Room that a video of so many frames takes, generously."""
-    return SPARE_BYTES + round(frames * width * height * BYTES_PER_PIXEL)
+    return SPARE_BYTES + round(frames * width * height * BYTES_PER_PIXEL[codec])
 
 
 def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
@@ -55,9 +60,11 @@ def new_video(path: Path, kind: str = "mp4", tags: Mapping[str, str] | None = No
         yield container
 
 
-def to_pixels(frames: Tensor) -> Tensor:
+def to_pixels(frames: Tensor, codec: str = "h264") -> Tensor:
     """(F, 3, H, W) in 0..1 -> (F, H, W, 3) uint8 on the CPU, odd sides repeated: yuv420p halves both."""
     pixels = frames.clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8).permute(0, 2, 3, 1)
+    if codec == "png":
+        return pixels.contiguous()
     if pixels.shape[1] % 2:
         pixels = torch.cat([pixels, pixels[:, -1:]], dim=1)
     if pixels.shape[2] % 2:
@@ -66,21 +73,22 @@ def to_pixels(frames: Tensor) -> Tensor:
 
 
 class PictureStream:
-    """H.264 of even width and height. No picture refers to a later one, so that the packets of clips can be
-    renumbered when these are joined.
+    """Pictures, of even width and height but for PNG. None refers to a later one, so that the packets of
+    clips can be renumbered when these are joined.
     """
 
-    def __init__(self, container: Any, width: int, height: int, fps: int) -> None:
+    def __init__(self, container: Any, width: int, height: int, fps: int, codec: str = "h264") -> None:
         self._container, self._fps, self.count = container, fps, 0
-        name = "libx264" if "libx264" in av.codecs_available else "h264"
-        self._stream = container.add_stream(name, rate=fps, options={"crf": str(CRF), "bf": "0"})
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        name, self._format, options = _encoder(codec)
+        self._stream = container.add_stream(name, rate=fps, options=options)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._format
         context = self._stream.codec_context
         context.time_base = Fraction(1, fps)
-        if name != "libx264":  # what stands in for it knows no CRF
-            context.bit_rate = round(8 * BYTES_PER_PIXEL * width * height * fps)
-        # BT.709, limited range, said in the file: players guess by size otherwise, and shift skin colours.
-        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        if name == "h264":  # what stands in for x264 knows no CRF
+            context.bit_rate = round(8 * BYTES_PER_PIXEL[codec] * width * height * fps)
+        if codec != "png":
+            # BT.709, limited range, said in the file: players guess by size else, and shift skin colours.
+            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
 
     @property
     def seconds(self) -> Fraction:
@@ -89,8 +97,12 @@ class PictureStream:
 
     def write(self, pixels: Tensor) -> None:
         """One picture (H, W, 3) of `to_pixels`."""
-        frame = av.VideoFrame.from_ndarray(pixels.numpy(), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        if self._format == "yuv422p10le":
+            frame = _to_422(pixels)
+        else:
+            frame = av.VideoFrame.from_ndarray(pixels.numpy(), format="rgb24")
+        if self._format == "yuv420p":
+            frame = frame.reformat(format=self._format, dst_colorspace=Colorspace.ITU709)
         frame.pts, frame.time_base = self.count, Fraction(1, self._fps)
         self._container.mux(self._stream.encode(frame))
         self.count += 1
@@ -98,6 +110,34 @@ class PictureStream:
     def finish(self) -> None:
         """What is still on its way."""
         self._container.mux(self._stream.encode(None))
+
+
+def _encoder(codec: str) -> tuple[str, str, dict[str, str]]:
+    """FFmpeg's name of it, its pixels, its settings."""
+    if codec == "png":
+        return "png", "rgb24", {}
+    if codec == "prores":
+        return "prores_ks", "yuv422p10le", {"profile": "hq", "vendor": "apl0"}
+    name = "libx264" if "libx264" in av.codecs_available else "h264"
+    return name, "yuv420p", {"crf": str(CRF), "bf": "0"}
+
+
+def _to_422(pixels: Tensor) -> Any:
+    """(H, W, 3) uint8, W even -> a frame of 10 bits in BT.709, limited range, chroma halved across.
+
+    FFmpeg's own conversion to it reads past the rows' ends: the same picture gave different bytes.
+    """
+    red, green, blue = (pixels.float() / 255).unbind(-1)
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    chroma = [(blue - luma) / 1.8556, (red - luma) / 1.5748]
+    halves = [512 + 896 * functional.avg_pool1d(plane, 2) for plane in chroma]
+    frame = av.VideoFrame(pixels.shape[1], pixels.shape[0], "yuv422p10le")
+    frame.colorspace = frame.color_range = 1
+    for plane, values in zip(frame.planes, [64 + 876 * luma, *halves], strict=True):
+        rows = np.zeros((plane.height, plane.line_size // 2), dtype="<u2")
+        rows[:, : plane.width] = values.round().numpy()
+        plane.update(rows.tobytes())
+    return frame
 
 
 def add_copy(container: Any, stream: Any) -> Any:
@@ -157,13 +197,14 @@ class Sound:
 
 
 class SoundStream:
-    """AAC, as long as it is told: cut, or filled with silence."""
+    """AAC, or 16 bits as they are, as long as it is told: cut, or filled with silence."""
 
-    def __init__(self, container: Any, sound: Sound) -> None:
+    def __init__(self, container: Any, sound: Sound, *, exact: bool = False) -> None:
         self._container, self._sound, self._written = container, sound, 0
-        self._stream = container.add_stream("aac", rate=sound.rate)
+        self._stream = container.add_stream("pcm_s16le" if exact else "aac", rate=sound.rate)
         self._stream.codec_context.layout = sound.layout
-        self._stream.codec_context.bit_rate = BIT_RATES[sound.layout]
+        if not exact:
+            self._stream.codec_context.bit_rate = BIT_RATES[sound.layout]
 
     def advance(self, seconds: Fraction) -> None:
         """Up to this time."""

@@ -142,7 +142,7 @@ class Unfinished:
         """
         for clip in clips:
             path = _free(self._segment(clip.index))
-            write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps)
+            write_segment(path, delivery.frames(clip.frames, clip.start), delivery.fps, delivery.codec)
             self._checksums[clip.index :] = [_checksum(path)]
             self._unsaved = [on_cpu(state) for state in clip.states], delivery, notes
             if (started := time.monotonic()) >= self._due or self._is_small():
@@ -169,12 +169,7 @@ class Unfinished:
             MediaError: the file does not hold what was written, or not all that was to be.
             DiskError: there is no room for it.
         """
-        segments = [self._segment(index) for index in range(self.done)]
-        if any(_checksum(path) != known for path, known in zip(segments, self._checksums, strict=True)):
-            raise MediaError(
-                f"expected the clips that were written but got other files ({self.folder.name}). "
-                "Run again: they are made anew."
-            )
+        segments = self.segments()
         try:
             pictures = join_segments(segments, part, sound, delivery.fps, kind=kind, tags=tags)
         except (av.FFmpegError, OSError) as error:
@@ -188,6 +183,20 @@ class Unfinished:
                 "Remove that folder, and run again."
             )
         return pictures
+
+    def segments(self) -> list[Path]:
+        """The files of the clips that are there, in order.
+
+        Raises:
+            MediaError: one of them is not what was written.
+        """
+        segments = [self._segment(index) for index in range(self.done)]
+        if any(_checksum(path) != known for path, known in zip(segments, self._checksums, strict=True)):
+            raise MediaError(
+                f"expected the clips that were written but got other files ({self.folder.name}). "
+                "Run again: they are made anew."
+            )
+        return segments
 
     def new_part(self, target: Path) -> Path:
         """A file for what will be moved to the folder ``target``: where a later run would find and remove it,

@@ -12,8 +12,10 @@ from ..arguments import CommandError, Parser, VideoOptions, add_video_options, c
 LOCAL = "local"
 """The address of a Ray on this machine alone."""
 
-OPTIONS = tuple(field.name for field in fields(VideoOptions) if field.name not in ("output", "speakers"))
-"""Options of a video by their field names. Rows name the outputs, and one speaks in each."""
+ONE_BY_ONE = ("output", "codec", "speakers")
+
+OPTIONS = tuple(field.name for field in fields(VideoOptions) if field.name not in ONE_BY_ONE)
+"""Options of a video by their field names. Rows name the outputs, MP4 files in which one speaks."""
 
 OPTIONAL_VALUE = ("face_crop",)
 """Options whose value may be left out: a flag or a number."""

@@ -34,6 +34,7 @@ _SEPARATORS = ",;\t"  # spreadsheets write any of them
 _YES, _NO = ("true", "yes", "1", "x"), ("false", "no", "0")
 _NO_COLUMNS = {
     "output": "rows name their files by id",
+    "codec": "a batch writes MP4 files",
     "speaker": "several speakers are made without batch, a video at a time",
     "device": "a batch runs on one device, or on its workers' cards",
 }

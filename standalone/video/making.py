@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from memo_avatar.clips.loop import OnStep, generate_clips
 from memo_avatar.clips.placement import Placement
 from memo_avatar.clips.solvers import SOLVERS
 from memo_avatar.clips.values import Clip, ClipOfMany, SamplingSettings
-from memo_avatar.files.disk import DiskError, place, remove
 from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.config import MemoConfig
 from memo_avatar.model.nets import MemoModels
@@ -27,8 +26,7 @@ from memo_avatar.portrait.faces import likeness_to
 from memo_avatar.timing import clip_spans
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.retime import delivered_count
-from memo_avatar.video.streams import FORMATS, Sound, expected_bytes, open_video
-from memo_avatar.video.writer import check_output
+from memo_avatar.video.streams import Sound, open_video
 from memo_avatar.voice.listen import Sources
 from memo_avatar.voice.wav2vec2 import Wav2Vec2
 
@@ -39,6 +37,7 @@ from ..models import ModelFiles, load_models, load_wav2vec2, select_dtype
 from ..progress import byte_progress
 from ..room import place as place_memory
 from ..voice import encode_voice, read_speech, read_voice
+from .targets import Pictures, VideoFile, target_of
 from .work import LEASE, open_work
 
 _CACHE = "cache"  # the name of what the step cache carries from clip to clip
@@ -54,6 +53,7 @@ class Inputs:
     voices: Sequence[Sources]
     guidance_scale: float
     delivery: Delivery
+    target: VideoFile | Pictures
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,17 +107,18 @@ def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) ->
     voices = [path for path, _ in options.recordings]
     sources = (options.image, *voices, options.face_embedding, options.vocals)
     used = [path for path in sources if path is not None]
-    check_output(options.output, used)
+    target = target_of(options.output, options.codec)
+    target.check(used, None, (0, 0))
     size = options.size or (files.settings.size, files.settings.size)
     portraits, paster = read_portraits(options, files.settings, size, config.image_proj.embedding_dim)
     speeches = read_speech(options)
-    delivery = Delivery.of_voice(len(speeches[0]), options.fps, paster)
-    check_output(options.output, used, nbytes=expected_bytes(delivery.total, *delivery.size(*size)))
+    delivery = replace(Delivery.of_voice(len(speeches[0]), options.fps, paster), codec=target.codec)
+    target.check(used, delivery, delivery.size(*size))
     warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
     heard = [read_voice(options, speech) for speech in speeches]
-    return Inputs(portraits, heard, guidance_scale, delivery)
+    return Inputs(portraits, heard, guidance_scale, delivery, target)
 
 
 class Video:
@@ -147,7 +148,7 @@ class Video:
         )
         self.num_clips = len(clip_spans(self._voices[0].num_frames, self.settings.frames_per_clip))
         anew = options.restart or options.calibrate is not None  # a calibration is taught by every clip
-        self._work = open_work(options.output, f"{key} {dtype}", anew=anew, patience=patience)
+        self._work = open_work(self._inputs.target.place, f"{key} {dtype}", anew=anew, patience=patience)
         self._states = self._work.load_all(self._delivery, self._take_up)
         self.num_clips_found, self.found = self._work.done, self.finished
 
@@ -249,16 +250,9 @@ class Video:
         return {_CACHE: json.dumps([cache.carry() for cache in self._caches])}
 
     def _join(self, tags: dict[str, str]) -> None:
-        output = self._options.output
-        sound, part = Sound.of_files(self._options.recordings), self._work.new_part(output.parent)
+        sound = Sound.of_files(self._options.recordings)
         try:
-            kind, whole = FORMATS[output.suffix.lower()], bool(tags)
-            self._work.join(part, sound, self._delivery, whole=whole, kind=kind, tags=tags)
-            place(part, output)
-        except BaseException as error:
-            if not (isinstance(error, DiskError) and error.kept):
-                remove(part)
-            raise
+            self._inputs.target.write(self._work, sound, self._delivery, tags, whole=bool(tags))
         finally:
             sound.close()
 

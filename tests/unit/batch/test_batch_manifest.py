@@ -72,7 +72,7 @@ def test_what_spreadsheets_write(text: str, tmp_path: Path) -> None:
 
 def test_every_option_of_the_command_is_a_column() -> None:
     arguments = vars(parse_video(["--image", "p", "--audio", "a", "--output", "v"]))
-    assert set(COLUMNS) == set(arguments) - {"output", "device", "speakers"}
+    assert set(COLUMNS) == set(arguments) - {"output", "device", "codec", "speakers"}
 
 
 @pytest.mark.parametrize(("text", "flag"), [("yes", True), ("TRUE", True), ("0", False), ("no", False)])

@@ -131,6 +131,18 @@ def test_a_waveform_of_any_rate_keeps_its_length_and_pitch() -> None:
     assert np.abs(sound.read(48_000)).max() < 1e-6, "silence after the end"
 
 
+@pytest.mark.parametrize("codec", ["h264", "prores", "png"])
+def test_a_codec_keeps_the_colours_and_gives_the_same_bytes_again(tmp_path: Path, codec: str) -> None:
+    colours = torch.tensor([[200, 40, 60], [40, 200, 60], [240, 230, 20]]) / 255
+    flat = colours[:, :, None, None].expand(-1, -1, 50, 66)
+    noise = torch.rand(2, 3, 50, 66, generator=torch.Generator().manual_seed(0))
+    for name in ("a", "b"):
+        write_segment(tmp_path / name, [flat, noise], 30, codec)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    shown = read_pictures(tmp_path / "a")[:3, 25, 33]
+    assert abs(shown - 255 * colours.numpy()).max() <= (0 if codec == "png" else 3.5)
+
+
 def test_pixels_are_whole_numbers_with_even_sides() -> None:
     pixels = to_pixels(torch.tensor([0.0, 0.5, 2.0]).view(1, 3, 1, 1).expand(2, 3, 5, 7))
     assert pixels.shape == (2, 6, 8, 3) and pixels.is_contiguous()
