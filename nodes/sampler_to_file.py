@@ -115,7 +115,7 @@ class SamplerToFileNode(io.ComfyNode):
         name = OutputName.of(fill_in(filename_prefix, cls), size)
         name.try_out(delivery.total, size)
         meter = make_meter(job, cls, report=2)
-        with open_work(job_key(job, delivery, cls)) as work:
+        with open_work(job_key(job, delivery, cls), name.name) as work:
             growing = GrowingVideo(cls, job.num_clips, lambda path: work.join(path, sound_of(job), delivery))
             try:
                 kept = make_clips(job, video, work, delivery, meter, growing.add)

@@ -30,8 +30,8 @@ EPILOG = """\
 Where no face is found the zero vector stands in for its embedding, as upstream does.
 `teacache_memo.py models` lists the model files, `models download` fetches them; `convert SRC DST` writes a
 checkpoint folder as one file, `convert-emotion model.pt` emotion2vec's. Ctrl-C keeps every finished
-clip, and the same command again goes on after it. `batch` makes many videos, `doctor` says
-what a bug report needs.
+clip, and the same command again goes on after it; `unfinished` lists what nobody went on with. `batch` makes
+many videos, `doctor` says what a bug report needs.
 """
 
 Value = TypeVar("Value")

@@ -52,6 +52,10 @@ def _run(arguments: list[str]) -> int:
         from .doctor import doctor
 
         return doctor(arguments[1:])
+    if arguments[:1] == ["unfinished"]:
+        from .video.left_over import unfinished
+
+        return unfinished(arguments[1:])
     if arguments[:1] == ["batch"]:
         from .batch.command import batch
 

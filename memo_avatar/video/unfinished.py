@@ -25,7 +25,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
@@ -56,9 +56,10 @@ _SMALL = 64 * 2**20  # bytes of a state that is always saved
 SO_FAR = "so_far.mp4"
 """What a stop leaves to look at, in the folder."""
 
-_STATE, _LOCK = "state.safetensors", "lock"
+STATE, LOCK = "state.safetensors", "lock"
+NAME = "name"  # in the state's header: what people call the video
 _FORMAT = "2"  # of the state; another version's is not continued
-_FOLDER = re.compile(r"[0-9a-f]{16}(-\d+)?")
+FOLDER_NAME = re.compile(r"[0-9a-f]{16}(-\d+)?")
 _CHUNK = 2**20
 _OPEN_FILES_STAY = os.name == "nt"
 
@@ -75,28 +76,30 @@ class _UnusableError(Exception):
 class Unfinished:
     """The folder of a video that is being made, held by this process."""
 
-    def __init__(self, folder: Path, key: str, lock: BinaryIO) -> None:
-        self.folder, self.key, self._lock = folder, key, lock
+    def __init__(self, folder: Path, key: str, lock: BinaryIO, name: str = "") -> None:
+        self.folder, self.key, self._lock, self._name = folder, key, lock, name
         self._checksums: list[str] = []
         self._due = 0.0  # the moment from which the next state is saved
         self._unsaved: tuple[list[ClipState], Delivery, Callable[[], Notes]] | None = None
 
     @classmethod
-    def open(cls, root: Path, key: str) -> Unfinished:
+    def open(cls, root: Path, key: str, name: str = "") -> Unfinished:
         """The folder of the video in ``root``: that of an earlier run, unless another process has it.
+
+        ``name`` is for those who list what is unfinished.
 
         Raises:
             DiskError: no folder can be made there.
         """
         try:
-            left = sorted(path for path in root.glob(f"{key}*") if _FOLDER.fullmatch(path.name))
+            left = sorted(path for path in root.glob(f"{key}*") if FOLDER_NAME.fullmatch(path.name))
             fresh = (root / (f"{key}-{number}" if number > 1 else key) for number in count(1))
             for folder in chain(left, fresh):
-                lock = _hold_folder(folder)
+                lock = hold_folder(folder)
                 if lock is not None:
                     for part in folder.glob(".*.part"):  # a killed process's
                         remove(part)
-                    return cls(folder, key, lock)
+                    return cls(folder, key, lock, name)
         except OSError as error:
             raise DiskError(
                 f"expected a folder for the unfinished video but got: {error.strerror or error} ({root}). "
@@ -123,7 +126,7 @@ class Unfinished:
 
     def load_all(self, delivery: Delivery, take_up: Callable[[Notes], object] = dict) -> list[ClipState]:
         """The same for a video of several faces: a state for each, or none at all."""
-        if not os.path.lexists(self.folder / _STATE):
+        if not os.path.lexists(self.folder / STATE):
             return []
         try:
             states, notes = self._read(delivery)
@@ -209,14 +212,14 @@ class Unfinished:
         """Let go of the folder; what is in it stays for the next run."""
         if self._unsaved is not None:
             self._save()
-        if [path.name for path in self.folder.glob("*")] == [_LOCK]:
+        if [path.name for path in self.folder.glob("*")] == [LOCK]:
             self.remove()
         self._lock.close()
 
     def remove(self) -> None:
         """The video is finished: nothing of this stays, as far as other programs let go of it."""
         self._unsaved = None
-        _remove_folder(self.folder, self._lock)
+        remove_folder(self.folder, self._lock)
         with suppress(OSError):  # other videos are in it
             self.folder.parent.rmdir()
 
@@ -232,13 +235,13 @@ class Unfinished:
         assert self._unsaved is not None
         states, delivery, notes = self._unsaved
         tensors, last = _flat(states), states[0].clip_index
-        metadata = {**notes(), "format": _FORMAT, "key": self.key}
+        metadata = {**notes(), "format": _FORMAT, "key": self.key, NAME: self._name}
         metadata["clips"] = " ".join(self._checksums[: last + 1])
         if delivery.paster is not None:
             metadata["colours"] = json.dumps([asdict(colour) for colour in delivery.paster.colours])
         metadata["checksum"] = key_of((tensors, metadata))
         try:
-            with replacing(_free(self.folder / _STATE)) as part:
+            with replacing(_free(self.folder / STATE)) as part:
                 save_file(tensors, part, metadata=metadata)
         except (DiskError, SafetensorError, OSError) as error:
             logger.warning("The state after clip %d could not be saved: %s.", last + 1, error)
@@ -246,7 +249,7 @@ class Unfinished:
             self._unsaved = None
 
     def _read(self, delivery: Delivery) -> tuple[list[ClipState], Notes]:
-        tensors, metadata = _read_state(self.folder / _STATE)
+        tensors, metadata = _read_state(self.folder / STATE)
         checksum = metadata.pop("checksum", None)
         if (metadata.get("format"), metadata.get("key")) != (_FORMAT, self.key):
             raise _UnusableError("its state is another video's")
@@ -261,38 +264,6 @@ class Unfinished:
                 [ColourMatch(**found) for found in json.loads(metadata.pop("colours"))]
             )
         return _unflattened(tensors), metadata
-
-
-@dataclass(frozen=True)
-class Left:
-    """A video that was not finished: its folder, clips, size, and how long ago it was worked at."""
-
-    folder: Path
-    clips: int
-    nbytes: int
-    seconds: float
-
-    def remove(self) -> bool:
-        """Remove it, unless a process works at it now."""
-        lock = _hold_folder(self.folder)
-        if lock is None:
-            return False
-        _remove_folder(self.folder, lock)
-        with suppress(OSError):
-            self.folder.parent.rmdir()
-        return not self.folder.exists()
-
-
-def unfinished_videos(root: Path) -> list[Left]:
-    """All that lie in ``root``, the oldest first."""
-    now, found = time.time(), list[Left]()
-    for folder in root.glob("*"):
-        if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            files = [path.lstat() for path in folder.iterdir() if path.name != _LOCK]
-            newest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
-            clips = sum(1 for _ in folder.glob("clip_*.mp4"))
-            found.append(Left(folder, clips, sum(file.st_size for file in files), now - newest))
-    return sorted(found, key=lambda left: -left.seconds)
 
 
 def on_cpu(state: ClipState) -> ClipState:
@@ -344,27 +315,27 @@ def _checksum(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _hold_folder(folder: Path) -> BinaryIO | None:
+def hold_folder(folder: Path) -> BinaryIO | None:
     """Its lock, once it is ours; None where another process has it, or something else has its name."""
     while True:
         try:
-            return hold(make_folder(folder) / _LOCK)
+            return hold(make_folder(folder) / LOCK)
         except FileNotFoundError:
             continue  # another process has just finished its video
         except FileExistsError:
             return None
 
 
-def _remove_folder(folder: Path, lock: BinaryIO) -> None:
+def remove_folder(folder: Path, lock: BinaryIO) -> None:
     """Remove a folder that is held, its lock last: elsewhere than on Windows, where nobody else can take it
     away, before it is let go.
     """
     for path in folder.iterdir():
-        if path.name != _LOCK:
+        if path.name != LOCK:
             remove(path)
     if _OPEN_FILES_STAY:
         lock.close()
-    remove(folder / _LOCK)
+    remove(folder / LOCK)
     lock.close()
     with suppress(OSError):  # what could not be removed is still in it
         folder.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -15,24 +15,41 @@ from ...memo_avatar.clips.values import Clip
 from ...memo_avatar.files.disk import DiskError, replacing
 from ...memo_avatar.files.json_file import parse_json
 from ...memo_avatar.video.delivery import Delivery
+from ...memo_avatar.video.left_over import DAY, NODES_ROOT, Left, left_in
 from ...memo_avatar.video.streams import Sound
 from ...memo_avatar.video.unfinished import SO_FAR, Notes, Unfinished
 from ...memo_avatar.voice.sound import MediaError
 from .cached_sampling import CachedVideo
 from .job import VideoJob
+from .schema import decoration
 from .video import generate_video
 
-WORK_FOLDER = "memo_unfinished"
-"""In the output folder."""
+OLD_DAYS = 7
 
 _CACHE = "cache"  # the note of what a step cache carries on
 
 logger = logging.getLogger(__name__)
 
 
-def open_work(key: str) -> Unfinished:
-    """The folder of a video in the output folder."""
-    return Unfinished.open(Path(folder_paths.get_output_directory()) / WORK_FOLDER, key)
+def open_work(key: str, name: str = "") -> Unfinished:
+    """The folder of a video in the output folder. What others have left there long ago is told in the log."""
+    root = Path(folder_paths.get_output_directory()) / NODES_ROOT
+    with decoration("What is unfinished"):
+        if told := tell_old(left_in(root), key):
+            logger.info(told)
+    return Unfinished.open(root, key, name)
+
+
+def tell_old(left: Sequence[Left], key: str) -> str:
+    """Of videos that nobody went on with for days, this one apart, how many there are and how they go."""
+    old = [one for one in left if one.seconds > OLD_DAYS * DAY and not one.folder.name.startswith(key)]
+    if not old:
+        return ""
+    size = sum(one.nbytes for one in old) / 1e6
+    return (
+        f"Unfinished videos older than {OLD_DAYS} days: {len(old)}, {size:.0f} MB of output/{NODES_ROOT}. "
+        "`python teacache_memo.py unfinished`, in the pack's folder, lists them and removes them when told."
+    )
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.comfy.messages import Messages
+from tests.helpers.comfy.pack import make_user_folder
 from tests.helpers.comfy.prompts import FRAMES, SAMPLER, node, portrait_prompt, with_images
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError
 
@@ -43,6 +44,16 @@ def tags(path: Path) -> dict[str, Any]:
     for one in found["prompt"].values():
         one.pop("is_changed", None)  # the host's own note
     return found
+
+
+def check_bare(path: Path) -> None:
+    """A video of some frames that tells nothing of how it was made."""
+    import av
+
+    with av.open(str(path)) as container:
+        assert not {"workflow", "prompt"} & set(container.metadata)
+    assert b"MEMO_Voice" not in path.read_bytes()
+    assert pictures(path) in (16, 32, ALL_FRAMES)
 
 
 def pictures(path: Path) -> int:
@@ -103,6 +114,28 @@ def test_a_cancelled_sampler_leaves_a_file_with_its_workflow(server: ComfyServer
     assert pictures(kept) in (16, 32)
     text = [text for where, text in messages.node_texts if where == SAMPLER][-1]
     assert text.startswith("Stopped after ") and kept.name in text and "MEMO Sampler to File" in text
+
+
+def test_without_metadata_the_files_carry_none_and_the_log_tells_what_is_left_over(
+    comfyui: Path, tmp_path: Path
+) -> None:
+    user = make_user_folder(tmp_path)
+    forgotten = user / "output" / "memo_unfinished" / "0123456789abcdef" / "clip_000000.mp4"
+    forgotten.parent.mkdir(parents=True)
+    forgotten.write_bytes(bytes(3_000_000))
+    os.utime(forgotten, (0, 0))
+    with ComfyServer(comfyui, user, "--disable-metadata") as server:
+        prompt = long_to_file("bare", 74)
+        extra = {"extra_pnginfo": {"workflow": WORKFLOW}}
+        with interrupted_after_the_first_clip(server, prompt, **extra):
+            pass
+        (so_far,) = files(server, "memo_unfinished/*/so_far.mp4")
+        check_bare(so_far)
+        (saved,) = server.wait(server.queue(prompt, **extra))["outputs"][SAMPLER]["images"]
+        check_bare(server.file(saved))
+        said = server.log_text()
+    assert "Unfinished videos older than 7 days: 1, 3 MB of output/memo_unfinished." in said
+    assert forgotten.exists(), "nobody but the user removes it"
 
 
 def test_names_take_the_date_and_the_values_of_other_nodes(any_server: ComfyServer) -> None:

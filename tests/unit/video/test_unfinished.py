@@ -17,7 +17,8 @@ from memo_avatar.clips.values import Clip
 from memo_avatar.files import disk
 from memo_avatar.files.disk import DiskError, make_part
 from memo_avatar.video import unfinished
-from memo_avatar.video.unfinished import Unfinished, unfinished_videos
+from memo_avatar.video.left_over import left_in
+from memo_avatar.video.unfinished import Unfinished
 from memo_avatar.voice.sound import MediaError
 from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make
 from tests.helpers.media import read_video
@@ -384,14 +385,14 @@ def test_clips_reach_the_disk_before_the_state_that_names_them(
 
 def test_what_was_left_is_listed_with_its_age_and_removed_on_demand(tmp_path: Path) -> None:
     root = tmp_path / WORK_FOLDER
-    assert unfinished_videos(root) == []
+    assert left_in(root) == []
     old = stopped(VIDEO, tmp_path, 3)
     new = stopped(replace(VIDEO, fps=25), tmp_path, 1)
     (root / "my notes").mkdir()
     (root / "readme.txt").write_text("mine")
     for path in old.iterdir():
         os.utime(path, (0, 0))
-    found = unfinished_videos(root)
+    found = left_in(root)
     assert [(left.folder, left.clips) for left in found] == [(old, 3), (new, 1)]
     assert found[0].seconds > 1e9 > 60 > found[1].seconds
     assert found[0].nbytes > 10_000
@@ -402,4 +403,4 @@ def test_what_was_left_is_listed_with_its_age_and_removed_on_demand(tmp_path: Pa
     assert names(root) == ["my notes", "readme.txt"], "what is not ours stays"
     shutil.rmtree(root)
     stopped(VIDEO, tmp_path, 1)
-    assert unfinished_videos(root)[0].remove() and not root.exists()
+    assert left_in(root)[0].remove() and not root.exists()
