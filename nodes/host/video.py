@@ -193,6 +193,8 @@ def load_for_clip(job: VideoJob, room: float) -> None:
     reference_net = job.memo.reference_net
     load([job.model], room + reference_net.model_size() - reference_net.loaded_size())
     load(job.memo.patchers(), room)
+    if job.model.loaded_size() == 0:  # wholly pushed out by them, its layers would not fetch their weights
+        load([job.model, *job.memo.patchers()], room)
 
 
 def check_sampler(name: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from tests.helpers.comfy.server import python_of
 
 HERE = Path(__file__).resolve().parent
-PROBE_SECONDS = 300
+PROBE_SECONDS = 600
 Probe = Callable[..., dict[str, Any]]
 
 

@@ -42,34 +42,16 @@ cards = simulated.install("sim", [int(given.card * GIB)])
 cards.native.set_dry(True)
 
 import torch  # noqa: E402 - after the device that it is to have
-from torch import Tensor, nn  # noqa: E402
 
+from benchmarks.gpu.workload import REAL, make_vae  # noqa: E402
 from memo_avatar.checkpoint.load import Checkpoint, load_memo  # noqa: E402
 from memo_avatar.clips import conditions, loop  # noqa: E402
 from memo_avatar.clips.values import SamplingSettings  # noqa: E402
 from memo_avatar.inputs import Portrait, Voice  # noqa: E402
 from memo_avatar.model.unet3d import UNet3D  # noqa: E402
-from memo_avatar.model.vae import SmallAutoencoder  # noqa: E402
-from memo_avatar.torch_ops import sdpa_attention  # noqa: E402
 from standalone.arguments import CommandError  # noqa: E402
 from standalone.room import place  # noqa: E402
 from tests.accelerator import published  # noqa: E402
-
-
-class OneByOneVAE:
-    """The published autoencoder in the command's way: a picture of the trained size at a time."""
-
-    def __init__(self) -> None:
-        self.net = SmallAutoencoder(
-            published.VAE_CONFIG, operations=nn, attention=sdpa_attention, device="meta"
-        )
-        self.net.to_empty(device="sim").to(torch.bfloat16)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return torch.cat([self.net.encode(picture.to("sim", torch.bfloat16)) for picture in pixels.split(1)])
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([self.net.decode(latent) for latent in latents.split(1)])
 
 
 @contextmanager
@@ -106,13 +88,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         checkpoint = published.write_checkpoint(Path(folder) / "published")
         models = load_memo(checkpoint, dtype=torch.bfloat16, device="sim")
-        vae = OneByOneVAE()
+        vae = make_vae(REAL, torch.device("sim"), torch.bfloat16)
         portrait = Portrait(published.pixels(given.size), published.face(not given.no_face))
         voice = Voice(*published.voice(frames), frames)
         found["weights_gib"] = cards.live() / GIB
         with cards.measured() as run, phases() if given.phases else nullcontext():
             try:
-                where = place(models, portrait, settings, given.memory)
+                where = place(models, [portrait], settings, given.memory)
                 found |= {"parts_in_ram": sum(where.in_ram), "apart": where.apart}
                 mark = lambda *_step: marks.append(cards.counters()["received"])  # noqa: E731
                 inputs = (models, vae, portrait, voice, settings)

@@ -105,17 +105,17 @@ class Cards:
     def measured(self, card: int = 0) -> Iterator[dict[str, int]]:
         """What the work inside took of one card: its counters' growth; `peak` and `live` are levels."""
         before, found = self.counters(card), dict[str, int]()
-        self._note_peaks()
+        self.start_peak()
         self._peaks.append([0] * self.native.card_count())
         try:
             yield found
         finally:
-            self._note_peaks()
+            self.start_peak()
             after = self.counters(card) | {"peak": self._peaks.pop()[card]}
             levels = ("live", "peak", "limit")
             found |= {name: value - before[name] * (name not in levels) for name, value in after.items()}
 
-    def _note_peaks(self) -> None:
+    def start_peak(self) -> None:
         """The peak so far belongs to all measurements that run; then the cards start a new one."""
         for card in range(self.native.card_count()):
             peak = self.counters(card)["peak"]
@@ -229,6 +229,8 @@ def _device_module(name: str, cards: Cards) -> types.ModuleType:
         "get_amp_supported_dtype": list,
         "mem_get_info": mem_get_info,
         "memory_stats": memory_stats,
+        "max_memory_allocated": lambda device=None: cards.counters(index(device))["peak"],
+        "reset_peak_memory_stats": lambda _device=None: cards.start_peak(),
         "Stream": lambda _device=None: SideStream(native),
         "current_stream": lambda _device=None: MainStream(native),
         "stream": side_stream,
