@@ -10,7 +10,14 @@ from comfy_api.latest import io
 from ..memo_avatar.files.disk import alternatives, portable_name, write_new
 from ..memo_avatar.files.json_file import read_json
 from ..memo_avatar.video.drift_picture import add_curve
-from ..teacache_core import PRESETS, CacheSettings, Calibration, CalibrationError, StepCacheConfig
+from ..teacache_core import (
+    PRESET_DECIBELS,
+    PRESETS,
+    CacheSettings,
+    Calibration,
+    CalibrationError,
+    StepCacheConfig,
+)
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import checked
 from .host.cached_sampling import attach
@@ -40,8 +47,9 @@ class TeaCacheNode(io.ComfyNode):
                     options=[SPEEDUP, *NAMED, THRESHOLD, CALIBRATE],
                     default=SPEEDUP,
                     tooltip="careful, fast, fastest: so many times fewer steps; the best ones are chosen. "
-                    "target speed-up: the same by number. threshold: TeaCache's rule. calibrate: compute "
-                    "everything and learn, for TeaCache Calibrate.",
+                    f"PSNR to the video of all 20 steps, on the demo: {_decibels()} dB. "
+                    "target speed-up: the same by number. threshold: TeaCache's rule. "
+                    "calibrate: compute everything and learn, for TeaCache Calibrate.",
                 ),
                 io.Float.Input(
                     "target_speedup",
@@ -103,6 +111,10 @@ class TeaCacheNode(io.ComfyNode):
             target=target,  # pyright: ignore[reportArgumentType]
         )
         return io.NodeOutput(attach(model, CacheSettings(config, learned)))
+
+
+def _decibels() -> str:
+    return ", ".join(str(decibels) for decibels in PRESET_DECIBELS.values())
 
 
 def _advanced_inputs() -> list[Any]:

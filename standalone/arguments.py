@@ -20,7 +20,7 @@ from memo_avatar.portrait.images import Fit, check_size
 from memo_avatar.timing import FPS
 from memo_avatar.video.retime import RATES
 from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan
-from teacache_core.config import PRESETS, Target
+from teacache_core.config import PRESET_DECIBELS, PRESETS, Target
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
@@ -239,8 +239,10 @@ def _add_cache_options(group: argparse._ArgumentGroup) -> None:
     add("--rel-l1-thresh", "--rel_l1_thresh", type=checked(_not_negative), default=0.0, metavar="T",
         help="TeaCache's: 0.09, 0.15, 0.25 compute 1.5, 2, 2.5 times fewer steps; 0 is off")  # fmt: skip
     add("--target-speedup", type=checked(_speedup), metavar="N",
-        help="compute N times fewer steps, those that matter most; or by name: "
-        + ", ".join(f"{name} ({speedup:g})" for name, speedup in PRESETS.items()))  # fmt: skip
+        help="compute N times fewer steps, those that matter most; or by name, with the PSNR to the "
+        "video of all 20 steps on the demo: "
+        + ", ".join(f"{name} ({PRESETS[name]:g}x, {near} dB)" for name, near in PRESET_DECIBELS.items()),
+    )  # fmt: skip
     add("--target", choices=("same", "converged"), default="same",
         help="what the faster video should be near to: the same video without a cache, or the one of many "
         "more steps (default: %(default)s)")  # fmt: skip

@@ -5,13 +5,14 @@ Imports torch and the standard library. Knows no model and no host.
 
 from .calibration import Calibration, CalibrationError, Fingerprint
 from .clip_cache import ClipCache
-from .config import PRESETS, CacheConfigError, StepCacheConfig
+from .config import PRESET_DECIBELS, PRESETS, CacheConfigError, StepCacheConfig
 from .policy import Decision, Reason
 from .report import CacheReport, StepRecord, Totals
 from .step_cache import CacheSettings, StepCache
 
 __all__ = [
     "PRESETS",
+    "PRESET_DECIBELS",
     "CacheConfigError",
     "CacheReport",
     "CacheSettings",

@@ -1,0 +1,52 @@
+"""What presets are said to lose is what the newest committed result of the benchmark says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from standalone.arguments import _video_parser
+from teacache_core import PRESET_DECIBELS, PRESETS
+
+ROOT = Path(__file__).resolve().parents[3]
+ROW, COLUMN = re.compile(r"this cache, same video (\d+)"), "PSNR, 20 Euler steps"
+STEPS = 20
+
+
+def read_table(path: Path) -> dict[int, float]:
+    """PSNR to the 20-step video by computed steps."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = ((ROW.fullmatch(row[0]), row) for row in cells[1:])
+    return {int(name[1]): float(row[cells[0].index(COLUMN)]) for name, row in rows if name}
+
+
+def newest_result() -> dict[int, float]:
+    """Of one day the full run, and not the quick one."""
+    tables = ROOT.glob("benchmarks/results/caching_*.md")
+    dated = sorted(tables, key=lambda path: (path.stem.split("_")[-1], "quick" not in path.stem))
+    return next(rows for rows in map(read_table, reversed(dated)) if rows)
+
+
+def said() -> str:
+    return ", ".join(str(decibels) for decibels in PRESET_DECIBELS.values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_loss_is_the_measured_one(name: str) -> None:
+    assert PRESET_DECIBELS[name] == round(newest_result()[round(STEPS / PRESETS[name])])
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_nodes_tooltip_says_it_in_every_language(language: str) -> None:
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert f"{said()} dB" in texts["MEMO_TeaCache"]["inputs"]["mode"]["tooltip"]
+
+
+def test_the_commands_help_says_it() -> None:
+    text = " ".join(_video_parser().format_help().split())
+    for name, decibels in PRESET_DECIBELS.items():
+        assert f"{name} ({PRESETS[name]:g}x, {decibels} dB)" in text
