@@ -39,6 +39,7 @@ class CompareNode(io.ComfyNode):
                 io.String.Output(display_name="verdict"),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
             search_aliases=["teacache", "difference", "speed", "quality", "a/b test"],
         )
 
@@ -56,7 +57,8 @@ class CompareNode(io.ComfyNode):
             f"average, at most by {found.most:.0f}; most of all in frame {found.frame}."
         )
         show_text(cls, text)
-        return io.NodeOutput(panels, panels[found.frame : found.frame + 1], text)
+        worst = panels[found.frame : found.frame + 1]
+        return io.NodeOutput(panels, worst, text, ui={"text": (text,)})
 
 
 def _pace(full: VideoReport, cached: VideoReport) -> str:

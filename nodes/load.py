@@ -32,6 +32,7 @@ from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
 from .host.schema import ADVANCED, schema
 from .host.sockets import Memo, MemoNets
+from .host.vae import check_vae, load_vae
 
 NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
 
@@ -158,7 +159,8 @@ class LoadMemo(io.ComfyNode):
         cls, checkpoint: str, weight_dtype: str, vae: Any = None, memory: str = "auto"
     ) -> io.NodeOutput:
         path = checkpoint_path(checkpoint)
-        vae = vae if vae is not None else _own_vae(path)
+        vae = _own_vae(path) if vae is None else vae
+        check_vae(vae)
         model = load_model(str(path), weight_dtype)
         nets = load_nets(open_checkpoint(path), model.model.get_dtype_inference())
         return io.NodeOutput(model, replace(nets, memory=memory), vae)
@@ -171,6 +173,4 @@ def _own_vae(path: Path) -> Any:
             f"expected a VAE but got neither a connected one nor a vae folder ({folder}). "
             "Connect Load VAE with sd-vae-ft-mse to the vae input."
         )
-    from .host.vae import load_vae
-
     return load_vae(folder)

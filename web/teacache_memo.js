@@ -1,5 +1,5 @@
-// What the pack adds to ComfyUI's page: an error's sentence where one sees it, a finished video in its place, and
-// nodes that show what counts.
+// What the pack adds to ComfyUI's page: sentences where one sees them, a video in its place, and nodes that show
+// what counts.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -14,8 +14,8 @@ const COUNTS_WITH = {
   [`${OURS}Portrait`]: { fit: { margin: ["face"] } },
 };
 
-function tell(summary, sentence) {
-  app.extensionManager?.toast?.add({ severity: "error", summary, detail: sentence, life: SHOWN_MS });
+function tell(severity, summary, sentence) {
+  app.extensionManager?.toast?.add({ severity, summary, detail: sentence, life: SHOWN_MS });
 }
 
 // The node of an id in a prompt: `7:12` is node 12 of the subgraph that node 7 is.
@@ -34,20 +34,38 @@ const titleOf = (id) => nodeOf(id)?.title ?? "MEMO";
 // The page says only that a node failed; the sentence, which begins with what to do, is behind a click.
 function showError({ detail }) {
   if (!detail?.node_type?.startsWith(OURS)) return;
-  tell(titleOf(detail.node_id), String(detail.exception_message ?? "").trim());
+  tell("error", titleOf(detail.node_id), String(detail.exception_message ?? "").trim());
 }
 
 // The same for what the server refuses before anything runs: its answer is what the page's own request throws.
-function showRefusals() {
+function showRefusals(node_errors) {
+  for (const [id, { class_type, errors }] of Object.entries(node_errors ?? {}))
+    if (class_type?.startsWith(OURS))
+      for (const { details, extra_info, message } of errors) {
+        const input = `${extra_info?.input_name} - `; // what the server puts before our sentence
+        tell("error", titleOf(id), details?.startsWith(input) ? details.slice(input.length) : details || message);
+      }
+}
+
+// A photograph through the demo is told before it is queued, not by the smear that comes out.
+function warnOfPhotos(prompt) {
+  const nodes = Object.entries(prompt?.output ?? {});
+  const source = ([id]) => prompt.output[id]?.class_type;
+  for (const [id, { class_type, inputs }] of nodes) {
+    const demo = String(prompt.output[inputs?.memo?.[0]]?.inputs.checkpoint).startsWith("demo");
+    if (class_type === `${OURS}Portrait` && demo && source(inputs.image ?? []) === "LoadImage")
+      tell("warn", titleOf(id), "The demo draws its own cartoons, at 96x96: a photo will smear. Choose MEMO in Load MEMO.");
+  }
+}
+
+function watchTheQueue() {
   const { queuePrompt } = api;
-  api.queuePrompt = async function (...prompt) {
+  api.queuePrompt = async function (number, prompt, ...more) {
+    warnOfPhotos(prompt);
     try {
-      return await queuePrompt.apply(this, prompt);
+      return await queuePrompt.call(this, number, prompt, ...more);
     } catch (error) {
-      for (const [id, { class_type, errors }] of Object.entries(error?.response?.node_errors ?? {}))
-        if (class_type?.startsWith(OURS))
-          for (const { details, extra_info, message } of errors)
-            tell(titleOf(id), extra_info?.exception_message ?? (details || message));
+      showRefusals(error?.response?.node_errors);
       throw error;
     }
   };
@@ -127,7 +145,7 @@ app.registerExtension({
   setup() {
     api.addEventListener("execution_error", showError);
     api.addEventListener("executed", showOnSubgraph);
-    showRefusals();
+    watchTheQueue();
   },
   beforeRegisterNodeDef(nodeType, { name }) {
     if (name === TO_FILE) dropPreview(nodeType);

@@ -23,6 +23,7 @@ from .cached_sampling import KEY as CACHE_KEY
 from .cached_sampling import settings_of
 from .model import MemoModel
 from .sockets import EncodedVoice, MemoNets
+from .vae import check_vae
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class VideoJob:
     sampler_name: str
     scheduler: str
     guard_drift: bool = False
+
+    def __post_init__(self) -> None:
+        check_vae(self.vae)
 
     @property
     def settings(self) -> SamplingSettings:

@@ -19,9 +19,11 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...memo_avatar.checkpoint.companions import read_vae
+from ...memo_avatar.inputs import VAE_STRIDE
 from ...memo_avatar.model.vae import SmallAutoencoder
 from .memory import fill, make_patcher
 
+LATENT_CHANNELS = 4
 _HOST_SIZES = ([128, 256, 512, 512], 2, 32)
 
 
@@ -62,6 +64,17 @@ def load_vae(folder: Path) -> Any:
     config = found.config
     sizes = (config["block_out_channels"], config["layers_per_block"], config["norm_num_groups"])
     return comfy.sd.VAE(sd=found.state) if sizes == _HOST_SIZES else SmallVAE(config, found.state)
+
+
+def check_vae(vae: Any) -> None:
+    """Raise unless a host VAE says that its latents are of the kind that MEMO was trained on."""
+    channels, dims = getattr(vae, "latent_channels", LATENT_CHANNELS), getattr(vae, "latent_dim", 2)
+    stride = getattr(vae, "spacial_compression_encode", lambda: VAE_STRIDE)()
+    if (channels, dims, stride) != (LATENT_CHANNELS, 2, VAE_STRIDE):
+        raise ValueError(
+            f"expected a VAE of Stable Diffusion 1.5 but got one whose latents have {channels} channels "
+            "(vae). Connect Load VAE with sd-vae-ft-mse, or no VAE to Load MEMO: MEMO brings its own."
+        )
 
 
 def _quietly(call: Any, **arguments: Any) -> None:

@@ -1,6 +1,7 @@
 """ComfyUI's real frontend, used by a headless browser: the host under test, and the oldest one we support.
 
-`frontend.mjs` does what a person does in one session and reports what was there; the tests judge the report.
+`frontend.mjs` opens and runs the templates, `newcomer.mjs` does what somebody does in the first hour; each
+reports what was there, and the tests judge the reports.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import pytest
 
 from tests.helpers.comfy.pack import PACK_NAME, ROOT, make_user_folder
 from tests.helpers.comfy.server import ComfyServer, python_of
-from tests.helpers.comfy.workflows import FILES, RUNNABLE, SHORT
+from tests.helpers.comfy.workflows import APPS, BLUEPRINTS, FILES, OF_0_1, RUNNABLE, SHORT, read
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ROOT / ".venv" / "browser"  # playwright-core (it brings no browser) and an old frontend, fetched once
@@ -39,26 +42,40 @@ class Browser:
     chromium: str
     modules: Path
 
-    def use(self, server: ComfyServer, screenshots: Path, settings: dict[str, bool]) -> dict[str, Any]:
-        """The report of a session on this server, with these of the frontend's settings."""
-        screenshots.mkdir(parents=True, exist_ok=True)
-        report = screenshots / "report.json"
+
+@dataclass(frozen=True)
+class Page:
+    """A frontend of a running ComfyUI, with these of its settings; the server's files are under ``user``."""
+
+    browser: Browser
+    server: ComfyServer
+    user: Path
+    screenshots: Path
+    settings: dict[str, bool]
+
+    def use(self, script: str) -> dict[str, Any]:
+        """The report of a session."""
+        self.screenshots.mkdir(parents=True, exist_ok=True)
+        report, task = (self.screenshots / f"{Path(script).stem} {name}.json" for name in ("report", "job"))
         job = {
-            "url": server.url,
-            "modules": str(self.modules),
-            "chromium": self.chromium,
+            "url": self.server.url,
+            "modules": str(self.browser.modules),
+            "chromium": self.browser.chromium,
             "pack": PACK_NAME,
             "templates": [path.stem for path in FILES],
-            "screenshots": str(screenshots),
+            "apps": [path.stem for path in APPS],
+            "blueprint": BLUEPRINTS[0].stem,
+            "stored": {path.stem: read(path) for path in OF_0_1},
+            "screenshots": str(self.screenshots),
             "report": str(report),
             "timeout": ACTION_MILLISECONDS,
-            "settings": settings,
+            "settings": self.settings,
             "run": {"templates": [path.stem for path in RUNNABLE], "changes": SHORT},
         }
-        (screenshots / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        command = ["node", str(HERE / "frontend.mjs"), str(screenshots / "job.json")]
+        task.write_text(json.dumps(job), encoding="utf-8")
+        command = ["node", str(HERE / script), str(task)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SESSION_SECONDS, check=False)
-        assert done.returncode == 0, done.stderr[-3000:] + server.log_text()[-2000:]
+        assert done.returncode == 0, done.stderr[-3000:] + self.server.log_text()[-2000:]
         return json.loads(report.read_text(encoding="utf-8"))
 
 
@@ -93,12 +110,11 @@ def install_playwright() -> Path:
 
 
 @pytest.fixture(scope="session", params=["current", NODES_2, OLDEST])
-def shown(
+def page(
     request: pytest.FixtureRequest, comfyui: Path, browser: Browser, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """What the frontend of a ComfyUI showed; its files are under `user`."""
+) -> Iterator[Page]:
+    """Each frontend in turn."""
     folder, python, arguments = comfyui, python_of(comfyui), []
-    settings = {"Comfy.VueNodes.Enabled": request.param == NODES_2}
     if request.param == OLDEST:
         folder = OLDEST_FOLDER
         if not (folder / "main.py").is_file():
@@ -106,8 +122,31 @@ def shown(
         arguments = ["--front-end-root", str(install_frontend(folder))]
     user = make_user_folder(tmp_path_factory.mktemp("browser"))
     shutil.copyfile(user / "input" / "portrait.png", user / "input" / "example.png")  # every ComfyUI has one
+    write_silence(user / "input" / "silence.wav")
+    settings = {"Comfy.VueNodes.Enabled": request.param == NODES_2}
     with ComfyServer(folder, user, *arguments, python=python) as server:
-        return browser.use(server, SCREENSHOTS / request.param, settings) | {"user": user}
+        yield Page(browser, server, user, SCREENSHOTS / request.param, settings)
+
+
+@pytest.fixture(scope="session")
+def shown(page: Page) -> dict[str, Any]:
+    """What the frontend showed of the templates; its files are under `user`."""
+    return page.use("frontend.mjs") | {"user": page.user}
+
+
+@pytest.fixture(scope="session")
+def newcomer(page: Page) -> dict[str, Any]:
+    """What happened to somebody new, by the names of the steps."""
+    return page.use("newcomer.mjs")["newcomer"]
+
+
+def write_silence(path: Path, seconds: int = 1, sample_rate: int = 16_000) -> None:
+    """A sound in which nobody speaks."""
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(sample_rate)
+        out.writeframes(bytes(2 * seconds * sample_rate))
 
 
 def install_frontend(comfyui: Path) -> Path:

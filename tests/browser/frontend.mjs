@@ -3,118 +3,81 @@
 //   JOB: {url, modules: folder with node_modules, chromium, pack, templates: [name], screenshots: folder, report,
 //         timeout: ms, settings: {name: value}, run: {templates: [name], changes: {NodeType: {widget: value}}}}
 // Every request that leaves this machine is refused and reported.
-import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { alerts, change, closeDialogs, describe, job, load, openApp, queueAndWait, report, session, template } from "./page.mjs";
 
-const VIEW = { width: 1366, height: 768 }; // a common laptop: what can be read here can be read anywhere
+const VIEWS = [{ width: 1366, height: 768 }, { width: 1920, height: 1080 }]; // a common laptop, a common desktop
 
-const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const { chromium } = createRequire(`${job.modules}/package.json`)("playwright-core");
-const report = { outside: [], pageErrors: [], templates: {} };
-
-const browser = await chromium.launch({
-  executablePath: job.chromium,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-});
-try {
-  await main();
-} finally {
-  await browser.close();
-  writeFileSync(job.report, JSON.stringify(report, null, 1));
-}
-
-async function main() {
-  const context = await browser.newContext({ viewport: VIEW });
-  context.setDefaultTimeout(job.timeout);
-  await context.route("**/*", onlyThisMachine);
-  await setting(context, "Comfy.TutorialCompleted", true);
-  await setting(context, "Comfy.Workflow.Persist", false); // a new page starts empty, not with the last session
-  for (const [name, value] of Object.entries(job.settings)) await setting(context, name, value);
-  const page = await context.newPage();
-  page.on("pageerror", (error) => report.pageErrors.push(String(error)));
-  await openApp(page);
+await session(VIEWS[0], async (page) => {
+  report.templates = {};
   report.version = await page.evaluate(() => window.__COMFYUI_FRONTEND_VERSION__);
   for (const name of job.templates) report.templates[name] = await openChangeAndSave(page, name);
   await openApp(page);
   for (const name of job.templates) report.templates[name].reloaded = await openSaved(page, name);
+  report.stored = {};
+  for (const [name, workflow] of Object.entries(job.stored)) {
+    await load(page, workflow, name);
+    report.stored[name] = await describe(page);
+  }
   for (const name of job.run.templates) {
     report.templates[name].browsed = await openByTemplateBrowser(page, name);
     report.templates[name].run = await runAndPlay(page, job.run.changes, `finished ${name}`);
   }
-}
-
-function onlyThisMachine(route) {
-  const url = new URL(route.request().url());
-  if (["127.0.0.1", "localhost"].includes(url.hostname) || ["data:", "blob:"].includes(url.protocol))
-    return route.continue();
-  report.outside.push(url.origin);
-  return route.abort();
-}
-
-function setting(context, name, value) {
-  return context.request.post(`${job.url}/settings/${name}`, {
-    data: JSON.stringify(value),
-    headers: { "content-type": "application/json" },
-  });
-}
-
-async function openApp(page) {
-  await page.goto(job.url, { waitUntil: "domcontentloaded" });
-  await page.waitForFunction(
-    () =>
-      window.app?.graph &&
-      window.app.extensionManager?.command &&
-      Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100,
-  );
-  await page.waitForTimeout(1500); // it opens its first workflow after that
-}
+});
 
 // What a person sees of the graph that is open
 
-function describe(page) {
-  return page.evaluate(() => {
-    const plain = (value) => (typeof value === "object" ? String(value) : (value ?? "undefined"));
-    return window.app.graph._nodes.map((node) => ({
-      id: node.id,
-      type: node.type,
-      title: node.title,
-      known: node.type in window.LiteGraph.registered_node_types || ["Note", "MarkdownNote"].includes(node.type),
-      red: Boolean(node.has_errors),
-      bounding: Array.from(node.getBounding()),
-      widgets: Object.fromEntries((node.widgets ?? []).map((widget) => [widget.name, plain(widget.value)])),
-    }));
-  });
-}
-
-function alerts(page) {
-  return page.evaluate(() =>
-    [...document.querySelectorAll('[role="dialog"], [role="alert"], .p-toast-message')]
-      .map((element) => element.innerText.replace(/\s+/g, " ").trim())
-      .filter(Boolean),
-  );
-}
-
-async function load(page, workflow, name) {
-  await page.evaluate(([graph, title]) => window.app.loadGraphData(graph, true, true, title, {}), [workflow, name]);
-  await page.waitForFunction((count) => window.app.graph._nodes.length === count, workflow.nodes.length);
-  await page.waitForTimeout(1000);
-}
-
 async function openChangeAndSave(page, name) {
-  const answer = await page.request.get(
-    `${job.url}/api/workflow_templates/${job.pack}/${encodeURIComponent(name)}.json`,
-  );
-  await load(page, await answer.json(), name);
+  await template(page, name);
   const found = { opened: await describe(page), alerts: await alerts(page) };
   await closeDialogs(page);
+  found.wires = await wires(page);
+  found.views = [];
+  for (const size of VIEWS.toReversed()) found.views.push(await view(page, name, size)); // back to the first
   await screenshot(page, name);
-  found.view = await page.evaluate(() => ({
-    scale: window.app.canvas.ds.scale,
-    least: window.app.ui.settings.getSettingValue("LiteGraph.Canvas.MinFontSizeForLOD") ?? 8,
-  }));
   found.changed = await changeEveryWidget(page);
   found.saved = await saveByKeyboard(page, `saved ${name}`);
   return found;
+}
+
+// The window as it is when the template is open: how large text is, and where the nodes are in it.
+async function view(page, name, size) {
+  await page.setViewportSize(size);
+  await page.waitForTimeout(500);
+  await page.screenshot({ path: `${job.screenshots}/${name} ${size.width}.png` });
+  return page.evaluate((window_) => {
+    const { scale, offset } = window.app.canvas.ds;
+    const onScreen = ([x, y, width, height]) => [(x + offset[0]) * scale, (y + offset[1]) * scale, width * scale, height * scale];
+    return {
+      ...window_,
+      scale,
+      least: window.app.ui.settings.getSettingValue("LiteGraph.Canvas.MinFontSizeForLOD") ?? 8,
+      nodes: window.app.graph._nodes.map((node) => [node.title, onScreen(Array.from(node.getBounding()))]),
+    };
+  }, size);
+}
+
+// Points along every wire, a curve that leaves to the right and arrives from the left.
+function wires(page) {
+  return page.evaluate(() => {
+    const graph = window.app.graph;
+    const curve = ([x, y], [endX, endY]) => {
+      const reach = 0.25 * Math.hypot(endX - x, endY - y);
+      return Array.from({ length: 41 }, (_, step) => {
+        const t = step / 40;
+        const [a, b, c, d] = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3];
+        return [a * x + b * (x + reach) + c * (endX - reach) + d * endX, (a + b) * y + (c + d) * endY];
+      });
+    };
+    return graph._nodes.flatMap((target) =>
+      (target.inputs ?? []).flatMap((input, slot) => {
+        const link = graph.getLink?.(input.link) ?? graph.links[input.link];
+        if (!link) return [];
+        const source = graph.getNodeById(link.origin_id);
+        const path = curve(source.getOutputPos(link.origin_slot), target.getInputPos(slot));
+        return [{ name: `${source.title} > ${target.title}.${input.name}`, path }];
+      }),
+    );
+  });
 }
 
 // What the server has under this name, or null
@@ -159,13 +122,6 @@ async function saveByKeyboard(page, name) {
   return name;
 }
 
-async function closeDialogs(page) {
-  for (let tries = 0; tries < 3 && (await page.locator('[role="dialog"]:visible').count()); tries++) {
-    await page.keyboard.press("Escape");
-    await page.waitForTimeout(300);
-  }
-}
-
 async function screenshot(page, name) {
   await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.Canvas.FitView"));
   await page.waitForTimeout(1000);
@@ -197,11 +153,7 @@ async function openByTemplateBrowser(page, name) {
 // Queue what is open, and play what came out
 
 async function runAndPlay(page, changes, picture) {
-  await page.evaluate((values) => {
-    for (const node of window.app.graph._nodes)
-      for (const widget of node.widgets ?? [])
-        if (widget.name in (values[node.type] ?? {})) widget.value = values[node.type][widget.name];
-  }, changes);
+  await change(page, changes);
   const ended = await page.evaluate(queueAndWait, job.timeout);
   const found = { ended, red: (await describe(page)).filter((node) => node.red).map((node) => node.type) };
   if (ended[0] === "execution_success") {
@@ -210,17 +162,6 @@ async function runAndPlay(page, changes, picture) {
   }
   await screenshot(page, picture);
   return found;
-}
-
-async function queueAndWait(timeout) {
-  const ended = new Promise((resolve) => {
-    for (const name of ["execution_success", "execution_error", "execution_interrupted"])
-      window.app.api.addEventListener(name, (event) => resolve([name, event.detail?.exception_message ?? ""]));
-    setTimeout(() => resolve(["timeout", `${timeout} ms`]), timeout);
-  });
-  const queued = await window.app.queuePrompt(0, 1);
-  const errors = window.app.lastNodeErrors ?? {}; // older frontends answer false also where there is none
-  return queued === false && Object.keys(errors).length ? ["refused", JSON.stringify(errors)] : ended;
 }
 
 async function playVideos() {

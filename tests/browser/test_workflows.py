@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.helpers.comfy.workflows import FILES, RUNNABLE, SECONDS, nodes_of, read
+from tests.helpers.comfy.workflows import APPS, FILES, OF_0_1, RUNNABLE, SECONDS, nodes_of, read
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 every_runnable_one = pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 NODE_TEXT = 14  # pixels of a node's text at full size
+SIDEBAR, TOP_BAR, EDGE = 58, 38, 24  # pixels
+SLOT = 14  # how far inside a node its wires begin
 Box = tuple[float, float, float, float]
 Shown = dict[str, Any]
 
@@ -77,9 +79,44 @@ def test_nothing_overlaps(path: Path, shown: Shown) -> None:
 
 @every_workflow
 def test_its_text_is_drawn_at_the_zoom_at_which_it_opens(path: Path, shown: Shown) -> None:
-    """With the host's own settings in a window of 1366x768; the canvas draws no text that is too small."""
-    view = shown["templates"][path.stem]["view"]
-    assert NODE_TEXT * view["scale"] >= view["least"]
+    """With the host's own settings; the canvas draws no text that is too small."""
+    for view in shown["templates"][path.stem]["views"]:
+        assert NODE_TEXT * view["scale"] >= view["least"]
+
+
+@every_workflow
+def test_all_of_it_is_in_the_window_in_which_it_opens(path: Path, shown: Shown) -> None:
+    """Of a common laptop, and of a common desktop; but for a node's lower edge."""
+    for view in shown["templates"][path.stem]["views"]:
+        for title, box in view["nodes"]:
+            left, top, right, bottom = corners(box)
+            assert left >= SIDEBAR and top >= TOP_BAR, (title, box)
+            assert right <= view["width"] and bottom <= view["height"] + EDGE, (title, box)
+
+
+@every_workflow
+def test_no_wire_runs_behind_a_node(path: Path, shown: Shown) -> None:
+    found = shown["templates"][path.stem]
+    boxes = {node["title"]: corners(node["bounding"]) for node in found["opened"]}
+    assert found["wires"]
+    behind = [
+        (wire["name"], title)
+        for wire in found["wires"]
+        for title, (left, top, right, bottom) in boxes.items()
+        if any(left + SLOT < x < right - SLOT and top < y < bottom for x, y in wire["path"])
+    ]
+    assert not behind
+
+
+@pytest.mark.parametrize("path", OF_0_1, ids=lambda path: path.stem)
+def test_a_workflow_of_0_1_opens_with_its_values(path: Path, shown: Shown) -> None:
+    held = {str(node["id"]): node for node in shown["stored"][path.stem]}
+    for node in nodes_of(read(path)):
+        found = held[str(node["id"])]
+        assert found["known"] and not found["red"]
+        if node["type"].startswith("MEMO_"):
+            values = list(found["widgets"].values())
+            assert values[: len(node["widgets_values"])] == node["widgets_values"], node["type"]
 
 
 def corners(bounding: list[float]) -> Box:
@@ -99,7 +136,7 @@ def test_the_template_browser_shows_each_with_its_picture(shown: Shown) -> None:
     """Some frontends show copies under other names, so size tells them from the stand-in picture."""
     browsed = shown["templates"][FILES[0].stem]["browsed"]
     shown_sizes = [(image["width"], image["height"]) for image in browsed["thumbnails"]]
-    assert shown_sizes == [Image.open(path.with_suffix(".jpg")).size for path in FILES]
+    assert shown_sizes == [Image.open(path.with_suffix(".jpg")).size for path in [*FILES, *APPS]]
 
 
 @every_runnable_one

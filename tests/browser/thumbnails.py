@@ -39,14 +39,14 @@ def frame_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> P
     return canvas
 
 
-def pair_and_report(frames: Sequence[Picture], reports: Sequence[Picture]) -> Picture:
-    """Uncached and cached side by side; under them what the uncached and the cached run computed."""
-    canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
-    canvas.paste(widest_mouth(frames).resize((SIDE, SIDE // 2), Image.Resampling.BICUBIC), (0, 0))
-    strip, half = grid_of(reports[0], SIDE // 4), SIDE // 2 - 8
-    everything = Image.new("RGB", strip.size, strip.getpixel((4, 4)))  # the first step is always computed
-    for index, grid in enumerate((everything, strip)):
-        canvas.paste(grid.resize((half, SIDE // 2 - 16)), (4 + index * (half + 8), SIDE // 2 + 8))
+def pair_and_difference(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
+    """Without the cache and with it, side by side; under them what differs, ten times enlarged."""
+    canvas, half = Image.new("RGB", (SIDE, SIDE), PAPER), SIDE // 2
+    shot = widest_mouth(frames)
+    side = shot.height
+    for index, place in enumerate(((0, 0), (half, 0), (half // 2, half))):
+        panel = shot.crop((index * side, 0, (index + 1) * side, side))
+        canvas.paste(panel.resize((half, half), Image.Resampling.BICUBIC), place)
     return canvas
 
 
@@ -64,7 +64,7 @@ def film(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
 MAKERS: dict[str, Callable[[Sequence[Picture], Sequence[Picture]], Picture]] = {
     "1": one_frame,
     "2": frame_and_report,
-    "3": pair_and_report,
+    "3": pair_and_difference,
     "4": film,
 }
 
@@ -85,11 +85,10 @@ def grid_of(report: Picture, height: int) -> Picture:
 
 
 def screenshot_of(path: Path) -> Picture:
-    """The middle of a workflow's screenshot."""
-    shot = Image.open(SCREENSHOTS / "current" / f"{path.stem}.png").convert("RGB")
-    height = round(shot.height * 0.66)
-    left, top = round(shot.width * 0.12), round(shot.height * 0.17)
-    return shot.crop((left, top, left + height, top + height)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    """The middle of a workflow as it opens, without the page around it."""
+    shot = Image.open(SCREENSHOTS / "current" / f"{path.stem} 1366.png").convert("RGB")
+    left, top, side = 280, 64, 640
+    return shot.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def results(
@@ -123,7 +122,9 @@ def main(numbers: Sequence[str]) -> None:
         for path in chosen:
             maker = MAKERS.get(path.name[0])
             picture = maker(*results(server, path, object_info)) if maker else screenshot_of(path)
-            picture.save(path.with_suffix(".jpg"), quality=85, optimize=True)
+            for each in (path, path.with_name(f"{path.stem}.app.json")):
+                if each.exists():
+                    picture.save(each.with_suffix(".jpg"), quality=85, optimize=True)
             print(path.with_suffix(".jpg").name, path.with_suffix(".jpg").stat().st_size, "bytes")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.helpers.comfy.pack import ROOT
 from tests.helpers.comfy.prompts import SAMPLER, node, portrait_prompt, with_images
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError, PromptRefusedError
 
@@ -57,6 +58,27 @@ def test_cfg_0_is_what_the_checkpoint_recommends(server: ComfyServer) -> None:
     assert frames(0.0) == frames(2.0) != frames(1.0)
     with pytest.raises(PromptFailedError, match="Use 0 for what the checkpoint recommends, or 1 for none"):
         frames(0.5)
+
+
+@pytest.mark.parametrize("target", ["1", SAMPLER], ids=["Load MEMO", "MEMO Sampler"])
+def test_a_vae_of_another_kind_is_named_before_a_step(any_server: ComfyServer, target: str) -> None:
+    prompt = changed(target, vae=["vae", 0])
+    prompt["vae"] = node("VAELoader", vae_name="pixel_space")
+    with pytest.raises(PromptFailedError) as failed:
+        any_server.run(prompt)
+    assert failed.value.details["exception_message"].startswith("Connect Load VAE with sd-vae-ft-mse")
+    assert failed.value.details["node_id"] == target
+
+
+@pytest.mark.parametrize("choice", [{"emotion": "auto"}, {"separate_vocals": True}], ids=str)
+def test_a_missing_helper_is_named_without_the_machines_folders(
+    any_server: ComfyServer, choice: dict[str, Any]
+) -> None:
+    with pytest.raises(PromptFailedError) as failed:
+        any_server.run(changed("5", **choice))
+    said = failed.value.details["exception_message"]
+    assert said.startswith("Run `python teacache_memo.py models download")
+    assert str(any_server.user) not in said and str(ROOT) not in said and " /" not in said
 
 
 def test_a_linked_sampler_is_checked_when_it_comes(server: ComfyServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.comfy.pack import PACK_NAME
 from tests.helpers.comfy.server import ComfyServer, Prompt
 from tests.helpers.comfy.workflows import (
+    APPS,
     BLUEPRINTS,
     FILES,
     OF_0_1,
@@ -70,7 +71,7 @@ def widgets_of(info: dict[str, Any]) -> list[str]:
     return [name for part in parts for name, spec in part.items() if spec[0] in WIDGETS]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FILES, *APPS], ids=lambda path: path.stem)
 def test_the_server_offers_it_as_a_template(path: Path, any_server: ComfyServer) -> None:
     offered = any_server.get("/workflow_templates")[PACK_NAME]
     assert path.stem in offered
@@ -122,15 +123,22 @@ def test_the_one_node_runs(any_server: ComfyServer, object_info: dict[str, Any])
     assert any_server.file(saved).name.startswith("talking_portrait_")
 
 
-@pytest.mark.parametrize("number", ["1", "5"])
-def test_as_an_app_it_asks_for_picture_voice_and_emotion_and_shows_the_video(number: str) -> None:
-    (workflow,) = [read(path) for path in FILES if path.name.startswith(number)]
+@pytest.mark.parametrize("path", APPS, ids=lambda path: path.stem)
+def test_an_app_asks_for_picture_voice_and_emotion_and_shows_the_video(path: Path) -> None:
+    """It is the template of its name, opened without the graph."""
+    workflow = read(path)
     nodes = {str(node["id"]): node for node in workflow["nodes"]}
     app = workflow["extra"]["linearData"]
     asked = [
-        (nodes[node]["type"], name, any(socket["name"] == name for socket in nodes[node]["inputs"]))
+        (name, any(socket["name"] == name for socket in nodes[node]["inputs"]))
         for node, name in app["inputs"]
     ]
-    assert all(is_there for *_, is_there in asked), asked
-    assert [name for _, name, _ in asked][-1] == "emotion" and len(asked) == 3
+    assert all(is_there for _, is_there in asked), asked
+    assert [name for name, _ in asked][-1] == "emotion" and len(asked) == 3
     assert {nodes[node]["type"] for node in app["outputs"]} <= {"SaveVideo", "MEMO_SamplerToFile"}
+    assert workflow["extra"].pop("linearMode") is True
+    assert workflow == read(path.with_name(path.name.replace(".app.json", ".json")))
+
+
+def test_there_are_apps_of_the_first_and_the_last() -> None:
+    assert [path.name[0] for path in APPS] == ["1", "5"]

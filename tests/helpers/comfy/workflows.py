@@ -10,7 +10,9 @@ from typing import Any
 from tests.helpers.comfy.pack import CHECKPOINT, ROOT
 from tests.helpers.comfy.server import Prompt
 
-FILES = sorted((ROOT / "workflows").glob("*.json"))
+APPS = sorted((ROOT / "workflows").glob("*.app.json"))
+"""Templates that the page opens without a graph: what one sets, Run, the video."""
+FILES = [path for path in sorted((ROOT / "workflows").glob("*.json")) if path not in APPS]
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 OF_0_1 = sorted((ROOT / "tests" / "host" / "workflows_of_0_1").glob("*.json"))
 """The templates as they were before inputs were added and folded: workflows that users have stored."""
