@@ -1,4 +1,4 @@
-"""Every node explains itself: tooltips, an English and a Chinese locale, and a help page in both languages.
+"""Every node explains itself: tooltips, a locale and a help page in English, Chinese, Japanese and Korean.
 
 The English locale is the nodes' own text; `make locales` writes it after a change.
 """
@@ -21,12 +21,18 @@ from tests.helpers.comfy.server import ComfyServer
 pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 
 PREFIX = "MEMO_"
-ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
-CHINESE = ROOT / "locales" / "zh" / "nodeDefs.json"
+LETTERS = {
+    "zh": re.compile(r"[\u4e00-\u9fff]"),
+    "ja": re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]"),
+    "ko": re.compile(r"[\uac00-\ud7a3]"),
+}
+LANGUAGES = ["en", *LETTERS]
+LOCALES = {language: ROOT / "locales" / language / "nodeDefs.json" for language in LANGUAGES}
+ENGLISH = LOCALES["en"]
 DOCS = ROOT / "web" / "docs"
 WRITE = "WRITE_LOCALES"
-SAME_IN_CHINESE = {"memo", "vae", "cfg", "MODEL", "MEMO", "VAE"}
-_CJK = re.compile(r"[\u4e00-\u9fff]")
+SAME_EVERYWHERE = {"memo", "vae", "cfg", "MODEL", "MEMO", "VAE"}
+_NUMBER = re.compile(r"\d+\.\d+|\d\d+")
 _MARKUP = re.compile(r"[{}|@]")  # means something to the frontend's translator
 
 Locale = dict[str, dict[str, Any]]
@@ -94,28 +100,43 @@ def test_the_english_locale_is_what_the_nodes_say(english: Locale) -> None:
     assert read(ENGLISH) == english, "run: make locales"
 
 
-def test_the_chinese_locale_has_every_text(english: Locale) -> None:
-    ours, theirs = texts(read(CHINESE)), texts(english)
+@pytest.mark.parametrize("language", LETTERS)
+def test_another_languages_locale_has_every_text(language: str, english: Locale) -> None:
+    ours, theirs = texts(read(LOCALES[language])), texts(english)
     assert sorted(theirs.keys() - ours.keys()) == [], "missing"
     assert sorted(ours.keys() - theirs.keys()) == [], "about nothing"
+    letters = LETTERS[language]
     assert not [
-        place for place, text in ours.items() if not _CJK.search(text) and text not in SAME_IN_CHINESE
+        place for place, text in ours.items() if not letters.search(text) and text not in SAME_EVERYWHERE
     ]
 
 
-@pytest.mark.parametrize("path", [ENGLISH, CHINESE], ids=["en", "zh"])
-def test_no_text_means_something_to_the_translator(path: Path) -> None:
-    assert not {place: text for place, text in texts(read(path)).items() if _MARKUP.search(text)}
+@pytest.mark.parametrize("language", LETTERS)
+def test_another_languages_texts_name_the_same_numbers(language: str, english: Locale) -> None:
+    """What was changed in English and forgotten elsewhere often shows in a number."""
+    ours, theirs = texts(read(LOCALES[language])), texts(english)
+    assert not [place for place, text in ours.items() if missing_numbers(theirs[place], text)]
 
 
-def test_the_server_hands_out_both_locales(server: ComfyServer, english: Locale) -> None:
+def missing_numbers(english: str, text: str) -> set[str]:
+    """Numbers with a decimal point, or of several digits."""
+    return set(_NUMBER.findall(english)) - set(_NUMBER.findall(text))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_means_something_to_the_translator(language: str) -> None:
+    found = texts(read(LOCALES[language]))
+    assert not {place: text for place, text in found.items() if _MARKUP.search(text)}
+
+
+def test_the_server_hands_out_all_locales(server: ComfyServer, english: Locale) -> None:
     translations = server.get("/i18n")
-    for language, path in (("en", ENGLISH), ("zh", CHINESE)):
+    for language, path in LOCALES.items():
         ours = {name: texts for name, texts in translations[language]["nodeDefs"].items() if name in english}
         assert ours == read(path)
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_node_has_a_help_page(language: str, english: Locale, server: ComfyServer) -> None:
     for node, info in english.items():
         name = f"{node}.md" if language == "en" else f"{node}/{language}.md"
