@@ -244,7 +244,7 @@ class Unfinished:
             with replacing(_free(self.folder / STATE)) as part:
                 save_file(tensors, part, metadata=metadata)
         except (DiskError, SafetensorError, OSError) as error:
-            logger.warning("The state after clip %d could not be saved: %s.", last + 1, error)
+            logger.warning("The state after clip %d could not be saved: %s", last + 1, error)
         else:
             self._unsaved = None
 

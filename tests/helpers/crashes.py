@@ -4,11 +4,14 @@
 
 A process that makes `fake_video`'s video is killed, finds no room on its disk, or shares its folder with
 another one; then the video is made again. It has to be, byte for byte, that of a run that nobody disturbed.
+With --every-operation it also dies before each operation of the file system in turn, and finds each of them
+failing.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import multiprocessing
 import os
 import random
@@ -24,11 +27,12 @@ from contextlib import contextmanager
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
 from memo_avatar.files.disk import DiskError
+from memo_avatar.voice.sound import MediaError
 from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make
 
 VIDEO = FakeVideo()
@@ -45,37 +49,54 @@ NO_ROOM, DEAD = 1, 3  # exit statuses
 OPERATIONS = ("open", "link", "replace", "unlink", "fsync", "mkdir", "rmdir")
 
 
-def run(output: Path, largest_file: int | None = None, last_operation: int | None = None) -> None:
-    """In a process of its own: make the video, in files of at most so many bytes, until the process dies
-    before a certain operation of the file system.
+def run(output: Path, largest_file: int | None = None, disturb: tuple[int, bool] | None = None) -> None:
+    """In a process of its own: make the video, in files of at most so many bytes, until at a certain
+    operation of the file system the process dies (True) or the disk fails.
     """
     if largest_file is not None:
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    if last_operation is not None:
-        die_before(last_operation)
+    number, dies = disturb or (0, False)
     try:
-        make(VIDEO, output)
-    except (DiskError, SafetensorError, OSError):
+        with disturbed(number, die if dies else fail):
+            make(VIDEO, output)
+    except (DiskError, MediaError, SafetensorError, OSError):
         sys.exit(NO_ROOM)
 
 
-def die_before(last: int) -> None:
-    """End this process, as a power cut would, before the so many-th operation of the file system."""
-    left = count(last, -1)
+def die() -> NoReturn:
+    """End this process, as a power cut would."""
+    os._exit(DEAD)
 
-    def deadly(operation: Callable[..., Any]) -> Callable[..., Any]:
+
+def fail() -> NoReturn:
+    """What a disk says that has gone, or a share whose server has."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@contextmanager
+def disturbed(number: int, act: Callable[[], NoReturn]) -> Iterator[None]:
+    """``act`` in place of the so many-th operation of the file system, counted from 1; 0: never."""
+    left = count(number - 1, -1)
+
+    def watched(operation: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*arguments: Any, **options: Any) -> Any:
             if next(left) == 0:
-                os._exit(DEAD)
+                act()
             return operation(*arguments, **options)
 
         return checked
 
-    for name in OPERATIONS:
-        setattr(os, name, deadly(getattr(os, name)))
+    real = {name: getattr(os, name) for name in OPERATIONS}
+    for name, operation in real.items():
+        setattr(os, name, watched(operation))
+    try:
+        yield
+    finally:
+        for name, operation in real.items():
+            setattr(os, name, operation)
 
 
 class Crashes:
@@ -106,12 +127,21 @@ class Crashes:
     def die(self, operation: int) -> bool:
         """The process ends before this operation of the file system; whether it came to it."""
         output = self._output()
-        process = self._start(output, last_operation=operation)
+        process = self._start(output, disturb=(operation, True))
         process.join(LIMIT)
         assert process.exitcode in (0, DEAD), process.exitcode
         self.tally["died before an operation"] += process.exitcode == DEAD
         self._finish(output)
         return process.exitcode == DEAD
+
+    def fail(self, operation: int) -> None:
+        """This operation of the file system fails; the video is finished in spite of it, or afterwards."""
+        output = self._output()
+        process = self._start(output, disturb=(operation, False))
+        process.join(LIMIT)
+        assert process.exitcode in (0, NO_ROOM), process.exitcode
+        self.tally["stopped by a failing operation" if process.exitcode else "in spite of one"] += 1
+        self._finish(output)
 
     def fill_up(self) -> None:
         """No room in the middle of some file; then there is room again."""
@@ -165,9 +195,9 @@ class Crashes:
             (output / name).write_text(name)
 
     def _start(
-        self, output: Path, largest_file: int | None = None, last_operation: int | None = None
+        self, output: Path, largest_file: int | None = None, disturb: tuple[int, bool] | None = None
     ) -> BaseProcess:
-        process = self.context.Process(target=run, args=(output, largest_file, last_operation))
+        process = self.context.Process(target=run, args=(output, largest_file, disturb))
         process.start()
         return process
 
@@ -227,7 +257,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--full-disks", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--every-operation", action="store_true", help="also die before each one in turn")
+    parser.add_argument("--every-operation", action="store_true", help="die before each, and let each fail")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
     options = parser.parse_args()
     print(f"seed {options.seed}")
@@ -241,7 +271,9 @@ def main() -> None:
         for _ in range(options.pairs):
             crashes.pair()
         if options.every_operation:
-            next(operation for operation in count(1) if not crashes.die(operation))
+            last = next(operation for operation in count(1) if not crashes.die(operation))
+            for operation in range(1, last):
+                crashes.fail(operation)
     for what, times in crashes.tally.items():
         print(f"{times:5d}  {what}")
 

@@ -32,6 +32,11 @@ def test_dying_before_an_operation_of_the_file_system_loses_nothing(crashes: Cra
         assert crashes.die(operation)
 
 
+def test_where_an_operation_of_the_file_system_fails_nothing_is_lost(crashes: Crashes) -> None:
+    for operation in crashes.random.sample(range(1, 60), 3):
+        crashes.fail(operation)
+
+
 @pytest.mark.parametrize("kind", ["a limit", "a disk"])
 def test_out_of_room_at_random_moments_it_goes_on_when_there_is_room(crashes: Crashes, kind: str) -> None:
     if kind == "a disk" and not can_mount():
