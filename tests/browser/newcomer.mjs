@@ -222,9 +222,8 @@ async function app(page) {
   const cards = await Promise.all(job.apps.map((name) => dialog.getByText(name, { exact: true }).count()));
   await page.screenshot({ path: `${job.screenshots}/newcomer apps.png` });
   await dialog.getByText(job.apps[0], { exact: true }).first().click();
-  await page.waitForTimeout(3000);
-  const skip = page.getByRole("button", { name: "Skip", exact: true }); // the host's own tour
-  if (await skip.count()) await skip.first().click();
+  const tour = page.getByRole("button", { name: "Skip", exact: true }); // the host's own, for newcomers
+  await tour.first().click({ timeout: 10_000 }).catch(() => {});
   const asks = await page.locator("[data-testid=widget-select-default-trigger]").evaluateAll((fields) => fields.map((field) => field.ariaLabel));
   await change(page, job.run.changes);
   const heard = await listen(page, () => page.getByRole("button", { name: "Run", exact: true }).last().click());
