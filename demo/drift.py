@@ -248,11 +248,11 @@ def main() -> None:
     text, document = f"{how}\n\n{table(rows)}\n", json.dumps(summarise(rows))
     if options.write:
         results = ROOT / "benchmarks" / "results"
-        name = f"drift_{options.minutes:g}min_cpu_{datetime.now(timezone.utc):%Y%m%d}"
+        name = f"drift_cpu_{datetime.now(timezone.utc):%Y%m%d}"
         (results / f"{name}.json").write_text(document + "\n")
         (results / f"{name}.md").write_text(text)
         sheet = contact_sheet(torch.cat(pictures), columns=PICTURES)
-        sheet.save(ROOT / "docs" / "images" / f"drift_{options.minutes:g}min.jpg", quality=80)
+        sheet.save(ROOT / "docs" / "images" / "drift.jpg", quality=80)
     tqdm.write(text)
     tqdm.write(document)
 
