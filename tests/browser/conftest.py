@@ -32,7 +32,7 @@ NODES_2 = "nodes 2.0"  # the frontend that draws nodes as web pages do
 OLDEST = "0.8.0"
 OLDEST_FOLDER = Path(os.environ.get("COMFYUI_PATH_OLD") or Path.home() / "comfy" / f"ComfyUI-{OLDEST}")
 ACTION_MILLISECONDS = 180_000
-SESSION_SECONDS = 900
+SESSION_SECONDS = 1500
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.comfy.workflows import APPS
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 Newcomer = dict[str, Any]
 _PATH = re.compile(r"(^|[\s'\"(])(/|[A-Z]:\\)\w")

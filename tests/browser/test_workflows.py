@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.helpers.comfy.workflows import APPS, FILES, OF_0_1, RUNNABLE, SECONDS, nodes_of, read
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 every_runnable_one = pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
