@@ -1,7 +1,8 @@
 """Makes the templates' thumbnails out of real results: `python -m tests.browser.thumbnails [number ...]`.
 
-Workflows 1 to 4 are run on a part of their speech, by a ComfyUI on this machine; 5 needs weights that are not
-here, so its thumbnail is the graph itself, out of the screenshot that the browser suite leaves.
+Workflows 1 to 4 are run on a part of their speech and 6 on all of it, by a ComfyUI on this machine; 5 needs
+weights that are not here, so its thumbnail is the graph itself, out of the screenshot that the browser suite
+leaves.
 """
 
 from __future__ import annotations
@@ -61,11 +62,21 @@ def film(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
     return canvas
 
 
+def turns(frames: Sequence[Picture], _reports: Sequence[Picture]) -> Picture:
+    """Above the first one speaking, below the other."""
+    canvas, half = Image.new("RGB", (SIDE, SIDE), PAPER), len(frames) // 2
+    for index, turn in enumerate((frames[:half], frames[half:])):
+        frame = widest_mouth(turn).resize((SIDE, SIDE // 2 - 2), Image.Resampling.BICUBIC)
+        canvas.paste(frame, (0, index * (SIDE // 2 + 2)))
+    return canvas
+
+
 MAKERS: dict[str, Callable[[Sequence[Picture], Sequence[Picture]], Picture]] = {
     "1": one_frame,
     "2": frame_and_report,
     "3": pair_and_difference,
     "4": film,
+    "6": turns,
 }
 
 
@@ -99,7 +110,8 @@ def results(
 
     prompt = to_prompt(read(path), object_info)
     for node in prompt.values():
-        node["inputs"] |= PART if node["class_type"] == "MEMO_Voice" else {}
+        if node["class_type"] == "MEMO_Voice" and not path.name.startswith("6"):
+            node["inputs"] |= PART
     outputs = server.run(prompt)
     files = [server.file(saved) for output in outputs.values() for saved in output.get("images", [])]
     frames: list[Picture] = []

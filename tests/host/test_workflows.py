@@ -34,8 +34,8 @@ def object_info(any_server: ComfyServer) -> dict[str, Any]:
     return any_server.get("/object_info")
 
 
-def test_there_are_five() -> None:
-    assert [path.name[0] for path in FILES] == ["1", "2", "3", "4", "5"]
+def test_there_are_six() -> None:
+    assert [path.name[0] for path in FILES] == ["1", "2", "3", "4", "5", "6"]
 
 
 @pytest.mark.parametrize("path", [*FILES, *BLUEPRINTS], ids=lambda path: path.stem)
