@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 from memo_avatar.clips.placement import MEMORY_PLACES
 from memo_avatar.clips.solvers import SOLVERS
+from memo_avatar.clips.values import PASTS, Past
 from memo_avatar.files.foreign import shown
 from memo_avatar.files.limits import MAX_MESSAGE
 from memo_avatar.inputs import GUIDANCE_SCALE, SIZE, Box
@@ -88,9 +89,16 @@ class VideoOptions:
     paste_back: bool
     fps: int
     guard_drift: bool
+    past: Past
     restart: bool
     codec: str = "h264"
     speakers: tuple[Speaker, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.past == "latents" and self.guard_drift:
+            raise CommandError(
+                "expected frames for --guard-drift to hold but got --past latents. Leave one of them out."
+            )
 
     @property
     def recordings(self) -> list[tuple[Path, float]]:
@@ -183,6 +191,9 @@ def add_video_options(parser: argparse.ArgumentParser, *, for_batch: bool = Fals
     add("--guard-drift", action="store_true",
         help="for long videos: hold what each clip takes over from the one before to the portrait's colours "
         "and sharpness (off: as published)")  # fmt: skip
+    add("--past", choices=PASTS, default="frames",
+        help="what a clip begins from: the frames of the one before, encoded again as published, or their "
+        "latents, which is less work and another video (default: %(default)s)")  # fmt: skip
     add("--restart", action="store_true", help="begin anew where an earlier run was stopped")
     _add_face_options(parser.add_argument_group("face"))
     _add_voice_options(parser.add_argument_group("voice"))

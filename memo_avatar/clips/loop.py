@@ -20,7 +20,7 @@ from ..model.offload import Offload
 from ..timing import ClipSpan, clip_spans
 from .conditions import VAE, VAE_SCALE, VideoConditions
 from .denoiser import ClipDenoiser, guided
-from .drift import guard_past
+from .drift import GuardPast, guard_past
 from .placement import Placement
 from .solvers import flow_sigmas
 from .values import Clip, ClipState, SamplingSettings
@@ -32,8 +32,9 @@ WrapDenoiser = Callable[[ClipDenoiser, Tensor, int], AbstractContextManager[Deno
 DrawNoise = Callable[[int, tuple[int, ...]], Tensor]
 """``draw_noise(clip_index, shape)`` -> a clip's initial latents (1, 4, F, h, w) float32."""
 
-RenderClip = Callable[[ClipContext, Tensor, int], Tensor]
-"""``render(context, noise, clip_index)`` -> a clip's frames (F, 3, H, W) float32 in 0..1 on the CPU."""
+RenderClip = Callable[[ClipContext, Tensor, int], tuple[Tensor, Tensor]]
+"""``render(context, noise, clip_index)`` -> a clip's frames (F, 3, H, W) float32 in 0..1 on the CPU, and the
+model latents (1, 4, F, h, w) that they were decoded from."""
 
 OnStep = Callable[[int, int, Tensor], None]
 """``on_step(clip_index, step, latents)`` before each evaluation of the net."""
@@ -66,12 +67,12 @@ def generate_clips(
     offload = Offload(models.device, placement.in_ram) if any(placement.in_ram) else None
     conditions = VideoConditions(models, vae, portrait, settings, offload)
 
-    def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
+    def render(context: ClipContext, noise: Tensor, clip_index: int) -> tuple[Tensor, Tensor]:
         denoiser = ClipDenoiser(
             models.diffusion_net, context, settings.branches, models.dtype, apart=placement.apart
         )
         latents = _sample(denoiser, noise.to(models.device), settings, clip_index, on_step, wrap_denoiser)
-        return decode_frames(vae, latents, models.dtype)
+        return decode_frames(vae, latents, models.dtype), latents
 
     yield from render_clips(conditions, voice, render, seed=seed, state=state, draw_noise=draw_noise)
 
@@ -103,8 +104,7 @@ def render_clips(
         # 1. What the clip before left: its last frames, which condition this one, and its memory.
         past_latents, memory = None, None
         if state is not None:
-            seen = state.past_frames if guard is None else guard(state.past_frames)
-            past_latents, memory = conditions.encode(seen * 2 - 1), state.memory
+            past_latents, memory = _past_latents(conditions, state, guard), state.memory
         # 2. The nets, on the device.
         if prepare is not None:
             prepare(span.index)
@@ -112,12 +112,28 @@ def render_clips(
         context = conditions.clip(past_latents, memory, *clip_voice(voice, span))
         # 4. Noise becomes frames.
         noise = draw_noise(span.index, shape) if draw_noise else torch.randn(shape, generator=generator)
-        frames = render(context, noise, span.index)
+        frames, latents = render(context, noise, span.index)
         # 5. What this clip leaves to the next.
         # In one layout whatever the VAE's, or a state that went through a file would give other roundings.
         past_frames = frames[-settings.past_frames :].clone(memory_format=torch.contiguous_format)
-        state = ClipState(span.index, past_frames, context.memory, generator.get_state())
+        kept = None
+        if settings.past == "latents":
+            kept = latents[0, :, -settings.past_frames :].transpose(0, 1).float().cpu().contiguous()
+        state = ClipState(span.index, past_frames, context.memory, generator.get_state(), kept)
         yield Clip(span.index, span.start, frames[: span.keep], state)
+
+
+def _past_latents(conditions: VideoConditions, state: ClipState, guard: GuardPast | None) -> Tensor:
+    """What a clip begins from: latents (P, 4, h, w) where the nets are and in their dtype."""
+    if conditions.settings.past == "frames":
+        seen = state.past_frames if guard is None else guard(state.past_frames)
+        return conditions.encode(seen * 2 - 1)
+    if state.past_latents is None:
+        raise ValueError(
+            "expected the latents of the clip before but its state has frames alone (state). Go on with the "
+            "settings that the video was begun with."
+        )
+    return state.past_latents.to(conditions.models.device, conditions.models.dtype)
 
 
 def clip_voice(voice: Voice, span: ClipSpan) -> tuple[Tensor, int]:

@@ -16,7 +16,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ...memo_avatar.clips.conditions import VideoConditions
+from ...memo_avatar.clips.conditions import VAE_SCALE, VideoConditions
 from ...memo_avatar.clips.loop import render_clips
 from ...memo_avatar.clips.placement import describe_placement
 from ...memo_avatar.clips.values import Clip, ClipState
@@ -172,10 +172,10 @@ def generate_video(
         if video is not None:
             video.clip_index = clip_index
 
-    def render(context: ClipContext, noise: Tensor, clip_index: int) -> Tensor:
+    def render(context: ClipContext, noise: Tensor, clip_index: int) -> tuple[Tensor, Tensor]:
         latents = sample_clip(job, context, noise, sigmas, clip_index, progress.on_step(clip_index))
         frames = job.vae.decode(latents[0].transpose(0, 1))  # (1, 4, F, h, w) -> (F, 4, h, w) -> (F, H, W, 3)
-        return frames.movedim(-1, 1).to("cpu", torch.float32)
+        return frames.movedim(-1, 1).to("cpu", torch.float32), latents * VAE_SCALE
 
     seed = job.seed % _MAX_SEED
     clips = render_clips(conditions, job.voice.voice, render, seed=seed, state=state, prepare=prepare)

@@ -145,6 +145,7 @@ class Video:
             guidance_scale=self._inputs.guidance_scale,
             solver=SOLVERS[options.solver],
             guard_drift=options.guard_drift,
+            past=options.past,
         )
         self.num_clips = len(clip_spans(self._voices[0].num_frames, self.settings.frames_per_clip))
         anew = options.restart or options.calibrate is not None  # a calibration is taught by every clip

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from memo_avatar.clips.conditions import VideoConditions
+from memo_avatar.clips.conditions import VAE_SCALE, VideoConditions
 from memo_avatar.clips.denoiser import ClipDenoiser, guided
 from memo_avatar.clips.loop import Denoise, generate_clips
 from memo_avatar.clips.values import ClipState, SamplingSettings
@@ -202,3 +203,48 @@ def test_odd_portrait_sizes_are_refused() -> None:
 def test_empty_voice_is_refused() -> None:
     with pytest.raises(ValueError, match="for its 0 frames but got 0 features"):
         Voice(torch.zeros(0, 5, 2, 3), torch.zeros(0, dtype=torch.long), 0)
+
+
+def test_past_latents_are_those_that_were_sampled_and_nothing_is_encoded_again(models: MemoModels) -> None:
+    class CountingVAE(PoolingVAE):
+        encoded = 0
+
+        def encode(self, pixels: Tensor) -> Tensor:
+            self.encoded += len(pixels)
+            return super().encode(pixels)
+
+    vae, settings = CountingVAE(), replace(SETTINGS, past="latents")
+    clips = list(generate_clips(models, vae, tiny_portrait(), tiny_voice(8), settings))
+    assert vae.encoded == 1  # the portrait
+    kept = clips[0].state.past_latents
+    assert kept is not None and kept.shape == (4, 4, 4, 4) and kept.dtype == torch.float32
+    frames = vae.decode(kept / VAE_SCALE).div(2).add(0.5).clamp(0, 1)
+    assert torch.equal(frames, clips[0].frames)
+
+
+def test_past_latents_leave_the_first_clip_as_it_is_and_begin_the_next_one_otherwise(
+    models: MemoModels,
+) -> None:
+    plain, other = (video(models, 8, settings=s) for s in (SETTINGS, replace(SETTINGS, past="latents")))
+    assert torch.equal(plain[:4], other[:4]) and not torch.equal(plain[4:], other[4:])
+
+
+def test_a_video_from_past_latents_goes_on_as_if_it_had_not_been_stopped(models: MemoModels) -> None:
+    settings = replace(SETTINGS, past="latents")
+    arguments = (models, PoolingVAE(), tiny_portrait(), tiny_voice(8), settings)
+    whole = list(generate_clips(*arguments))
+    stored = next(generate_clips(*arguments)).state.tensors()
+    (rest,) = generate_clips(*arguments, state=ClipState.from_tensors(stored))
+    assert torch.equal(rest.frames, whole[1].frames)
+
+
+def test_a_state_without_latents_cannot_go_on_from_them(models: MemoModels) -> None:
+    inputs = (models, PoolingVAE(), tiny_portrait(), tiny_voice(8))
+    state = next(generate_clips(*inputs, SETTINGS)).state
+    with pytest.raises(ValueError, match="its state has frames alone"):
+        next(generate_clips(*inputs, replace(SETTINGS, past="latents"), state=state))
+
+
+def test_past_latents_leave_nothing_for_the_drift_guard_to_hold() -> None:
+    with pytest.raises(ValueError, match="expected past frames for guard_drift"):
+        SamplingSettings(past="latents", guard_drift=True)

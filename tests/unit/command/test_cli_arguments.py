@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from memo_avatar.voice.emotions import EMOTIONS, EmotionPlan, parse_emotion
-from standalone.arguments import DEMO_CHECKPOINT, parse_convert, parse_video
+from standalone.arguments import DEMO_CHECKPOINT, CommandError, parse_convert, parse_video
 from standalone.command import main
 
 FILES = ["--image", "p.png", "--audio", "a.wav", "--output", "v.mp4"]
@@ -91,3 +91,9 @@ def test_help_fits_a_terminal(
         parse(["--help"])
     assert stop.value.code == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
+
+
+def test_past_latents_and_the_drift_guard_exclude_each_other() -> None:
+    assert parse_video(FILES).past == "frames"
+    with pytest.raises(CommandError, match="Leave one of them out"):
+        parse_video([*FILES, "--past", "latents", "--guard-drift"])

@@ -134,7 +134,7 @@ def test_guarded_the_first_clip_is_the_same_and_what_follows_is_not(
     assert same == [True] * 16 + [False] * 11
 
 
-@pytest.mark.parametrize("change", [["--restart"], ["--seed", "7"], ["--guard-drift"]])
+@pytest.mark.parametrize("change", [["--restart"], ["--seed", "7"], ["--guard-drift"], ["--past", "latents"]])
 def test_a_stopped_video_is_begun_anew_when_told_or_with_other_settings(
     change: list[str],
     arguments: list[str],
