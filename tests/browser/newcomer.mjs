@@ -187,7 +187,7 @@ async function stopAndGoOn(page) {
 
 // Double-click, the name, Enter; a picture and a sound; Run.
 async function oneNode(page) {
-  await load(page, { nodes: [], links: [], version: 0.4 }, "empty");
+  await load(page, { last_node_id: 0, last_link_id: 0, nodes: [], links: [], version: 0.4 }, "empty");
   await page.mouse.dblclick(760, 330);
   await page.waitForTimeout(1000);
   await page.keyboard.type(job.blueprint, { delay: 20 });
