@@ -14,7 +14,7 @@ from teacache_core import Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
 
-VIDEOS, CLIPS = 2, 2
+VIDEOS, CLIPS = 6, 4
 
 
 def recording_cache(demo: DemoModel) -> StepCache:

@@ -31,10 +31,10 @@ from .config import StepCacheConfig, Target
 from .metric import to_floats
 from .schedule import forced_steps, step_weights
 
-RIDGE = 1e-4
+RIDGE = 1e-3
 """Of the values' mean square: keeps weights near those of holding each value until the next one."""
 
-ON_THE_WAY = 0.05
+ON_THE_WAY = 0.3
 """What the errors at computed steps count beside the one at the end: the net is evaluated there."""
 
 
@@ -105,7 +105,7 @@ class Search:
 
     def weights(self, steps: Sequence[int]) -> Multistep:
         """The weights of a set of steps."""
-        errors, factor, along, held = (part[0] for part in self._solve(torch.tensor([steps])))
+        _, factor, along, held = (part[0] for part in self._solve(torch.tensor([steps])))
         count, ends = len(steps), [*steps[1:], self.count]
         answers = torch.zeros(self.count, count, dtype=torch.float64)
         before = torch.zeros(count, dtype=torch.float64)
@@ -121,7 +121,9 @@ class Search:
             guesses[index, 1:index] = _back_substitute(factor, factor[index - 1], index - 1)
             guesses[index, 0] = 1.0 - guesses[index].sum()
         missed = torch.cat([torch.zeros(1, dtype=torch.float64), factor.diagonal().square()])
-        return Multistep(tuple(steps), answers, guesses, missed, float(errors[-1]))
+        left = self.target[:, -1].clone()
+        left[steps] -= before
+        return Multistep(tuple(steps), answers, guesses, missed, float(left @ self.gram @ left))
 
     def _allowed(self, sets: list[list[int]]) -> list[list[int]]:
         """Those that keep the user's limits."""

@@ -67,12 +67,12 @@ def test_euler_with_the_answers_ends_near_the_target_and_nearer_with_more_steps(
         found = plan_multistep(gram_of(velocities), sigmas, config, computed)
         end = end_of(velocities, sigmas, found.steps, found.answers)
         errors.append(float((end - wanted).square().sum()))
-        assert errors[-1] == pytest.approx(found.loss, rel=0.2, abs=1e-3)
+        assert errors[-1] == pytest.approx(found.loss, rel=1e-6)
         known = torch.tensor([sum(step <= i for step in found.steps) for i in range(20)])
         assert all(not found.answers[i, known[i] :].any() for i in range(20)), (
             "nothing answers from the future"
         )
-    assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0]
+    assert max(errors[1:]) < errors[0] / 10  # from there on what is left is the ridge's
 
 
 def test_guesses_are_the_best_ones_and_their_errors_are_known() -> None:
