@@ -5,6 +5,7 @@ The seeds are fixed. `make fuzz` runs as many cases as FUZZ_CASES says over all 
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -19,7 +20,8 @@ from tests.fuzz.strategies import neighbours
 
 CASES = int(os.environ.get("FUZZ_CASES", "0"))
 NEIGHBOURS = 24  # cases near each drawn one
-EACH = max(1, CASES // len(READERS) // (1 + NEIGHBOURS)) if CASES else 25
+PER_DRAWN = {name: 1 + NEIGHBOURS if reader.has_neighbours else 5 for name, reader in READERS.items()}
+EACH = math.ceil(CASES / sum(PER_DRAWN.values())) or 25
 LONGEST_SECONDS = 1.0
 LONGEST_MESSAGE = 1000
 OURS = ("memo_avatar", "standalone", "teacache_core")

@@ -3,8 +3,8 @@
     python -m tests.helpers.batch_kills [--rounds 10] [--seed N]
 
 Every round starts `teacache_memo.py batch` on the bundled model with two workers on Ray (or without Ray, in
-one process), kills the driver, a worker, or everything with SIGKILL, looks at what is on the disk, and runs
-the line again. Linux: it finds its processes under /proc.
+one process), sees that nothing of it listens beyond the loopback interface, kills the driver, a worker, or
+everything with SIGKILL, looks at what is on the disk, and runs the line again. Linux: it reads /proc.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class BatchKills:
         batch = self._start(output)
         try:
             wait_for_work(output, batch)
+            reachable = listening_beyond_loopback(batch.pid)
+            assert not reachable, f"others could reach {reachable}"
             time.sleep(self.random.uniform(0, self.seconds))
             kept = self._shoot(victim, batch.pid, output) if batch.poll() is None else None
             self.tally["over before the kill" if kept is None else f"{victim} killed"] += 1
@@ -168,11 +170,34 @@ def end_all(process: int) -> None:
 
 def held_by(pid: int, folders: list[Path]) -> list[Path]:
     """Which of the folders a process has locked."""
-    try:
-        links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    except OSError:
-        return []
+    links = set(open_files(pid))
     return [folder for folder in folders if str(folder / "lock") in links]
+
+
+def listening_beyond_loopback(process: int) -> list[str]:
+    """Addresses (in hex, as the kernel writes them) on which it, or what came of it, waits for others."""
+    sockets = {name for pid in descendants(process) for name in open_files(pid)}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            address, state, inode = fields[1], fields[3], fields[9]
+            loopback = address.startswith(
+                ("0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F")
+            )
+            if state == "0A" and not loopback and f"socket:[{inode}]" in sockets:
+                found.append(address)
+    return found
+
+
+def open_files(pid: int) -> list[str]:
+    """Names of what a process has open; nothing where it is gone."""
+    found: list[str] = []
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(os.readlink(link))
+    return found
 
 
 def main() -> None:
