@@ -91,6 +91,20 @@ def place(part: Path, path: Path) -> None:
     _replace(part, path)
 
 
+def place_folder(part: Path, folder: Path) -> None:
+    """Give a finished folder its name; what had it before goes, and stays where the name can't be given."""
+    old = part.with_name(f"{part.name}.old")
+    if folder.exists():
+        _patiently(lambda: os.replace(folder, old))
+    try:
+        _patiently(lambda: os.replace(part, folder))
+    except OSError:
+        if old.exists():
+            _patiently(lambda: os.replace(old, folder))
+        raise
+    remove(old)
+
+
 def place_new(part: Path, names: Iterable[Path]) -> Path:
     """Give a finished, closed file the first of these names that nobody has; that name.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ...memo_avatar.files.disk import remove
 from .schema import decoration, show_output
 
 _LONGER = 1.25
@@ -39,6 +39,7 @@ class GrowingVideo:
         shown = ui.PreviewVideo([ui.SavedResult(path.name, "", io.FolderType.temp)])
         show_output(self.node, shown.as_dict())
         if self._shown is not None:
-            with suppress(OSError):  # a player has it open; the host empties this folder when it starts
-                self._shown.unlink()
+            remove(
+                self._shown
+            )  # stays where a player has it open; the host empties this folder when it starts
         self._shown = path

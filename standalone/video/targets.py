@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from memo_avatar.files.disk import DiskError, place, remove, try_place
+from memo_avatar.files.disk import DiskError, place, place_folder, remove, try_place
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.streams import FORMATS, Sound, expected_bytes
 from memo_avatar.video.unfinished import Unfinished
@@ -129,7 +129,7 @@ class Pictures:
                 else:
                     count = write_animation(segments, part, self.path.suffix.lower(), delivery.fps, expected)
                 write_wav(sound, heard, count, delivery.fps)
-                (_place_folder if self._is_folder else place)(part, self.place)
+                (place_folder if self._is_folder else place)(part, self.place)
                 place(heard, self._sound)
         except OSError as error:
             raise DiskError(
@@ -186,17 +186,3 @@ def _check_folder(pattern: Path, used: Iterable[Path]) -> None:
             f"expected a new folder, or one of nothing but such frames, but got another ({folder}). Choose "
             "another name."
         )
-
-
-def _place_folder(part: Path, folder: Path) -> None:
-    """Give the folder its name; frames of an earlier run go."""
-    old = part.with_name(f"{part.name}.old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    remove(old)

@@ -189,7 +189,7 @@ async function stopAndGoOn(page) {
 async function oneNode(page) {
   await load(page, { last_node_id: 0, last_link_id: 0, nodes: [], links: [], version: 0.4 }, "empty");
   await page.mouse.dblclick(760, 330);
-  await page.waitForTimeout(1000);
+  await page.waitForFunction(() => document.activeElement?.tagName === "INPUT"); // else the keys are the canvas's
   await page.keyboard.type(job.blueprint, { delay: 20 });
   await page.waitForTimeout(2500);
   await page.keyboard.press("Enter");
@@ -224,7 +224,10 @@ async function app(page) {
   await dialog.getByText(job.apps[0], { exact: true }).first().click();
   const tour = page.getByRole("button", { name: "Skip", exact: true }); // the host's own, for newcomers
   await tour.first().click({ timeout: 10_000 }).catch(() => {});
-  const asks = await page.locator("[data-testid=widget-select-default-trigger]").evaluateAll((fields) => fields.map((field) => field.ariaLabel));
+  const asks = await page.locator("[data-testid=widget-select-default-trigger]").evaluateAll((fields) => {
+    const seen = ({ left, top, width, height }) => document.elementFromPoint(left + width / 2, top + height / 2);
+    return fields.filter((field) => field.contains(seen(field.getBoundingClientRect()))).map((field) => field.ariaLabel);
+  }); // Nodes 2.0 has the graph's own fields behind the app
   await change(page, job.run.changes);
   const heard = await listen(page, () => page.getByRole("button", { name: "Run", exact: true }).last().click());
   return { ...heard, cards, asks, playing: await playing(page) };

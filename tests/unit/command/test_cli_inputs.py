@@ -98,7 +98,7 @@ BAD_FILES = {
         lambda f: f / "no" / "v.mp4",
         "expected an existing folder but got none",
     ),
-    "output is a folder": ("output", lambda f: f, "expected an output ending in .mp4, .mov, .mkv but got"),
+    "output is a folder": ("output", lambda f: f, "expected an output ending in .mp4, .mov, .mkv, .gif"),
     "output not writable": (
         "output",
         lambda f: Path("/proc/v.mp4"),
@@ -107,7 +107,7 @@ BAD_FILES = {
     "output of another kind": (
         "output",
         lambda f: f / "v.txt",
-        "expected an output ending in .mp4, .mov, .mkv but got v.txt",
+        "frames/%05d.png, but got v.txt",
     ),
     "checkpoint missing": (
         "checkpoint",
