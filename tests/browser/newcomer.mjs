@@ -50,7 +50,13 @@ function run(page) {
 // Listens until `done` says so of what was heard: texts on nodes, toasts, steps computed, how the run ended.
 async function listen(page, act, done = (heard) => heard.ended) {
   await page.evaluate(() => {
-    const heard = (window.heard = { steps: 0, videos: [], ended: null });
+    const heard = (window.heard = { steps: 0, stepsBeforeToast: null, videos: [], ended: null });
+    const toasted = new MutationObserver(() => {
+      if (!document.querySelector(".p-toast-message")) return;
+      heard.stepsBeforeToast = heard.steps;
+      toasted.disconnect();
+    });
+    toasted.observe(document.body, { childList: true, subtree: true });
     const api = window.app.api;
     const on = (name, act_) => api.addEventListener(name, (event) => window.heard === heard && act_(event.detail));
     const isSampler = (id) => window.app.graph.getNodeById(id)?.type.startsWith("MEMO_Sampler");
@@ -171,7 +177,7 @@ async function missingWeights(page) {
 
 async function stopAndGoOn(page) {
   await template(page, LONG);
-  await change(page, { MEMO_Voice: { duration: 2 }, MEMO_SamplerToFile: { steps: 4, seed: 4242 } });
+  await change(page, { MEMO_Voice: { duration: 2 }, MEMO_SamplerToFile: { steps: 16, seed: 4242 } });
   const growing = await listen(page, () => run(page), ({ ended, videos }) => ended || videos.length > 1);
   await page.screenshot({ path: `${job.screenshots}/newcomer growing.png` });
   const shown = await playing(page);

@@ -59,14 +59,13 @@ def test_a_mistake_is_answered_before_anything_is_computed(newcomer: Newcomer, m
 def test_a_photo_through_the_demo_is_warned_of(newcomer: Newcomer) -> None:
     found = done(newcomer, "ownPhoto")
     assert "a photo will smear. Choose MEMO in Load MEMO." in found["toasts"][0]
-    assert found["steps"] == 0
+    assert found["stepsBeforeToast"] == 0
 
 
 def test_a_silent_sound_is_told_on_the_node(newcomer: Newcomer) -> None:
     found = done(newcomer, "silence")
     (text,) = [text for kind, text in found["texts"] if kind == "MEMO_Voice"]
     assert text.startswith("Silence in the recording: the mouth will hardly move.")
-    assert found["steps"] == 0
 
 
 def test_a_stop_is_told_and_the_next_run_goes_on(newcomer: Newcomer) -> None:
