@@ -179,14 +179,14 @@ async function stopAndGoOn(page) {
   await template(page, LONG);
   await change(page, { MEMO_Voice: { duration: 2 }, MEMO_SamplerToFile: { steps: 16, seed: 4242 } });
   const growing = await listen(page, () => run(page), ({ ended, videos }) => ended || videos.length > 1);
-  await page.screenshot({ path: `${job.screenshots}/newcomer growing.png` });
-  const shown = await playing(page);
   const told = ([type, text]) => type === "MEMO_SamplerToFile" && text.startsWith("Stopped");
   const stopped = await listen(
     page,
     () => page.getByRole("button", { name: "Cancel current run" }).first().click(),
     ({ texts }) => texts.some(told),
   );
+  const shown = await playing(page); // what was finished stays on the node
+  await page.screenshot({ path: `${job.screenshots}/newcomer growing.png` });
   const went = await listen(page, () => run(page));
   return { growing: { ...growing, playing: shown }, stopped, went };
 }
