@@ -183,7 +183,7 @@ async function stopAndGoOn(page) {
   const stopped = await listen(
     page,
     () => page.getByRole("button", { name: "Cancel current run" }).first().click(),
-    ({ texts }) => texts.some(told),
+    ({ ended, texts }) => ended && texts.some(told),
   );
   const shown = await playing(page); // what was finished stays on the node
   await page.screenshot({ path: `${job.screenshots}/newcomer growing.png` });
