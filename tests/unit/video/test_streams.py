@@ -1,6 +1,8 @@
 """Whatever writes a video, the file is the same: streams, settings, order, index; and it is read back."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,34 @@ def test_a_codec_keeps_the_colours_and_gives_the_same_bytes_again(tmp_path: Path
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     shown = read_pictures(tmp_path / "a")[:3, 25, 33]
     assert abs(shown - 255 * colours.numpy()).max() <= (0 if codec == "png" else 3.5)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """As on a machine that has no other, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_bytes_depend_on_no_machine(tmp_path: Path) -> None:
+    """x264's number of threads would be the machine's, and its macroblock tree gives other numbers by the
+    processor and by where its memory lies. It writes its settings into the first packet.
+    """
+    pictures = [frames(8, 512, 512)]
+    write_segment(tmp_path / "all.mp4", pictures, 30)
+    with on_one_core():
+        write_segment(tmp_path / "one.mp4", pictures, 30)
+    found = (tmp_path / "all.mp4").read_bytes()
+    assert (tmp_path / "one.mp4").read_bytes() == found
+    settings = found.partition(b"options: ")[2].split(b"\0")[0].decode(errors="replace").split()
+    assert {"mbtree=0", f"threads={streams.THREADS}"} <= set(settings)
 
 
 def test_pixels_are_whole_numbers_with_even_sides() -> None:
