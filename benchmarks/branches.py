@@ -26,7 +26,7 @@ from benchmarks.rivals import Counter, Trace, Tracer
 from demo.evaluate import OTHERS_FROM, DemoModel, held_out_cases
 from memo_avatar.clips.solvers import flow_sigmas
 from teacache_core import StepCacheConfig
-from teacache_core.multistep import Search, target_weights
+from teacache_core.multistep import Search, spread_of, target_weights
 
 PEOPLE, CLIPS = 3, 2
 GUIDANCES = (1.5, 3.5)
@@ -108,8 +108,10 @@ def make_rows(grams: list[Tensor], scale: float, share: float) -> list[dict[str,
         cost = share * cond_steps + (1 - share) * uncond_steps
         losses = []
         for held in range(PEOPLE):
-            fit = torch.stack([g for person, g in enumerate(grams) if person != held]).mean(0)
-            search = Search(guided_gram(fit, scale), sigmas, StepCacheConfig())
+            others = [g for person, g in enumerate(grams) if person != held]
+            fit = torch.stack(others).mean(0)
+            spread = spread_of(torch.stack([guided_gram(g, scale) for g in others]))
+            search = Search(guided_gram(fit, scale), sigmas, StepCacheConfig(), spread)
             apart, equal = search.best(cond_steps), search.best(round(cost))
             some = fewer(fit, wanted, apart, uncond_steps)
             sets = ((apart, some), (apart, apart), (equal, equal))

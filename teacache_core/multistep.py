@@ -20,8 +20,10 @@ Legend: N steps, K of them computed, B sets of steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import cast
 
 import torch
@@ -31,11 +33,18 @@ from .config import StepCacheConfig, Target
 from .metric import to_floats
 from .schedule import forced_steps, step_weights
 
-RIDGE = 1e-3
-"""Of the values' mean square: keeps weights near those of holding each value until the next one."""
+RIDGE = 0.12
+"""Times the spread and the values' mean square: keeps weights near those of holding each value until the next
+one, the more so the less the recordings agree."""
 
-ON_THE_WAY = 0.3
-"""What the errors at computed steps count beside the one at the end: the net is evaluated there."""
+ON_THE_WAY = 25.0
+"""Times the spread: what the errors at computed steps count beside the one at the end. The net is evaluated
+there, and the end's, a small difference of large numbers, is the first thing that other clips spoil."""
+
+ONE_CLIP = 0.003
+"""The spread where a single recording cannot tell: that of one person's clips with the bundled model."""
+
+_MOST_EXCHANGES = 2000  # priced at once: all pairs of 20 steps
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,14 @@ def target_weights(sigmas: Sequence[float], target: Target) -> Tensor:
 class Search:
     """Prices sets of steps of one run, and finds a good one.
 
-    gram: (N, N) float64, inner products of the steps' values; sigmas: N + 1 levels.
+    gram: (N, N) float64, inner products of the steps' values; sigmas: N + 1 levels; spread: of `spread_of`.
     """
 
-    def __init__(self, gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig) -> None:
-        self.count = gram.shape[0]
-        self.gram = gram - gram[0] - gram[:, :1] + gram[0, 0]  # of the differences to the first value
+    def __init__(
+        self, gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig, spread: float = ONE_CLIP
+    ) -> None:
+        self.count, self.spread = gram.shape[0], spread
+        self.gram = _differences(gram)
         self.target = target_weights(sigmas, config.target)
         lengths = torch.tensor([0.0, *step_weights(sigmas)], dtype=torch.float64)
         self.lengths, self.travelled = lengths[1:], lengths.cumsum(0)
@@ -86,7 +97,7 @@ class Search:
         """A good set of `computed` steps, more only if the limits demand it.
 
         Steps are taken away one by one, always the least missed one; then, and from evenly spread steps,
-        single steps are exchanged while that helps.
+        steps are exchanged while that helps.
         """
         steps = list(range(self.count))
         while len(steps) > computed:
@@ -101,7 +112,7 @@ class Search:
     def prices(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """(B,): the squared error of the latents' end, and a share of those on the way."""
         errors = self._solve(torch.tensor(sets))[0]
-        return errors[:, -1] + ON_THE_WAY * errors[:, :-1].sum(1)
+        return errors[:, -1] + ON_THE_WAY * self.spread * errors[:, :-1].sum(1)
 
     def weights(self, steps: Sequence[int]) -> Multistep:
         """The weights of a set of steps."""
@@ -135,18 +146,31 @@ class Search:
         ]
 
     def _exchange(self, steps: list[int]) -> tuple[float, list[int]]:
-        """Exchange one step for another while that lowers the price; the price and the steps."""
-        price = float(self.prices([steps])[0])
-        while True:
-            others = sorted(set(range(self.count)) - set(steps))
-            sets = self._allowed([sorted({*steps, other} - {step}) for step in steps[1:] for other in others])
-            if not sets:
-                return price, steps
-            prices = self.prices(sets)
+        """Exchange one step, or two where choices are few, while that lowers the price: price and steps."""
+        price, together = float(self.prices([steps])[0]), 1
+        while together <= 2:
+            sets = self._exchanges(steps, together)
+            prices = self.prices(sets) if sets else torch.tensor([math.inf])
             least = int(prices.argmin())
-            if float(prices[least]) >= price * (1 - 1e-9):
-                return price, steps
-            price, steps = float(prices[least]), sets[least]
+            if float(prices[least]) < price * (1 - 1e-9):
+                price, steps, together = float(prices[least]), sets[least], 1
+            else:
+                together += 1
+        return price, steps
+
+    def _exchanges(self, steps: list[int], together: int) -> list[list[int]]:
+        """All sets with so many other steps; none where they are too many."""
+        others = sorted(set(range(self.count)) - set(steps))
+        choices = math.comb(len(steps) - 1, together) * math.comb(len(others), together)
+        if together > 1 and choices > _MOST_EXCHANGES:
+            return []
+        return self._allowed(
+            [
+                sorted({*steps, *new} - {*old})
+                for old in combinations(steps[1:], together)
+                for new in combinations(others, together)
+            ]
+        )
 
     def _solve(self, sets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For (B, K) sets: squared errors of the stretches (B, K), Cholesky factors (B, K - 1, K - 1) of the
@@ -163,7 +187,7 @@ class Search:
         left = (rest * seen).sum(1)
         pivots = sets[:, 1:]
         inner = self.gram[pivots[:, :, None], pivots[:, None, :]]
-        ridge = RIDGE * self.gram.diagonal().mean() + 1e-30
+        ridge = RIDGE * self.spread * self.gram.diagonal().mean() + 1e-30
         factor = _cholesky(inner + ridge * torch.eye(count - 1, dtype=torch.float64))
         along = seen.gather(1, pivots[:, :, None].expand(-1, -1, count))
         along = _solve_triangular(factor, along) * known[1:]
@@ -186,11 +210,30 @@ def _solve_triangular(factor: Tensor, right: Tensor, *, upper: bool = False) -> 
 
 
 def plan_multistep(
-    gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig, computed: int
+    gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig, computed: int, spread: float = ONE_CLIP
 ) -> Multistep:
     """The schedule of `computed` steps for a run over `sigmas` (N + 1 levels), and its weights."""
-    search = Search(gram, sigmas, config)
+    search = Search(gram, sigmas, config, spread)
     return search.weights(search.best(computed))
+
+
+def spread_of(grams: Tensor) -> float:
+    """How little recordings agree: the variance of their grams (R, N, N) beside the mean gram's square, of
+    the differences to the first value and whatever their size.
+    """
+    count = len(grams)
+    if count < 2:
+        return ONE_CLIP
+    inner = _differences(grams)
+    inner = inner / inner.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)[:, None, None]
+    mean = inner.mean(0)
+    return float((inner - mean).square().sum() / ((count - 1) * mean.square().sum().clamp_min(1e-30)))
+
+
+def _differences(gram: Tensor) -> Tensor:
+    """Inner products (..., N, N) of values -> of their differences to the first one."""
+    first = gram[..., :1, :]
+    return gram - first - gram[..., :, :1] + first[..., :1]
 
 
 def as_rows(weights: Tensor) -> tuple[tuple[float, ...], ...]:

@@ -118,7 +118,7 @@ def _scheduled(
         return ClipPlan(line, schedule="1" * computed)
     reason = misfit(calibration, setting)
     if config.on_skip == "forecast" and config.stored == "velocity" and reason is None:
-        found = plan_multistep(calibration.gram(), setting.sigmas, config, computed)
+        found = plan_multistep(calibration.gram(), setting.sigmas, config, computed, calibration.spread)
         note = "Skipped steps answer with calibrated weights of all computed ones."
         table = _table(found, setting, calibration.size, line)
         return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, loss=found.loss)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..metric import Rescale
+from ..multistep import spread_of
 from ..schedule import step_weights
 from .fingerprint import Fingerprint
 from .reading import CalibrationError, read_list, read_number, read_numbers, read_object, refuse
@@ -110,7 +111,15 @@ class Calibration:
 
     def gram(self) -> Tensor:
         """(N, N) inner products of velocities, averaged over the recordings at mean diagonal 1."""
-        return torch.stack([recording.gram_tensor() for recording in self.recordings]).mean(0)
+        return self._grams().mean(0)
+
+    @cached_property
+    def spread(self) -> float:
+        """How little the recordings agree (`teacache_core.multistep.spread_of`)."""
+        return spread_of(self._grams())
+
+    def _grams(self) -> Tensor:
+        return torch.stack([recording.gram_tensor() for recording in self.recordings])
 
     def check(self, fingerprint: Fingerprint | None) -> None:
         """Raise unless this calibration was made on the checkpoint with `fingerprint`."""

@@ -10,9 +10,17 @@ import torch
 
 from memo_avatar.clips.solvers import sample_adams_bashforth, sample_euler
 from teacache_core import StepCacheConfig
-from teacache_core.multistep import ON_THE_WAY, Search, plan_multistep, target_weights
+from teacache_core.multistep import (
+    ON_THE_WAY,
+    ONE_CLIP,
+    Search,
+    plan_multistep,
+    spread_of,
+    target_weights,
+)
 from tests.unit.cache.test_cache_schedule import curved_velocities, gram_of, linear_sigmas
 
+SPREAD = 0.001  # of recordings that agree
 SAME, CONVERGED = StepCacheConfig(), StepCacheConfig(target="converged")
 
 
@@ -33,10 +41,10 @@ def least_errors(velocities: torch.Tensor, target: torch.Tensor, steps: list[int
 def test_sets_are_priced_as_least_squares_on_the_vectors_does(config, steps: list[int], monkeypatch) -> None:
     monkeypatch.setattr("teacache_core.multistep.RIDGE", 1e-12)
     velocities, sigmas = curved_velocities(10), linear_sigmas(10)
-    search = Search(gram_of(velocities), sigmas, config)
+    search = Search(gram_of(velocities), sigmas, config, SPREAD)
     *on_the_way, end = least_errors(velocities, target_weights(sigmas, config.target), steps)
     assert float(search.prices([steps])[0]) == pytest.approx(
-        end + ON_THE_WAY * sum(on_the_way), rel=1e-4, abs=1e-8
+        end + ON_THE_WAY * SPREAD * sum(on_the_way), rel=1e-4, abs=1e-8
     )
     assert search.weights(steps).loss == pytest.approx(end, rel=1e-4, abs=1e-8)
 
@@ -64,7 +72,7 @@ def test_euler_with_the_answers_ends_near_the_target_and_nearer_with_more_steps(
     wanted = solver(lambda _x, _sigma: next(walk), torch.zeros(6, dtype=torch.float64), levels)
     errors = []
     for computed in (4, 6, 8):
-        found = plan_multistep(gram_of(velocities), sigmas, config, computed)
+        found = plan_multistep(gram_of(velocities), sigmas, config, computed, SPREAD)
         end = end_of(velocities, sigmas, found.steps, found.answers)
         errors.append(float((end - wanted).square().sum()))
         assert errors[-1] == pytest.approx(found.loss, rel=1e-6)
@@ -72,7 +80,7 @@ def test_euler_with_the_answers_ends_near_the_target_and_nearer_with_more_steps(
         assert all(not found.answers[i, known[i] :].any() for i in range(20)), (
             "nothing answers from the future"
         )
-    assert max(errors[1:]) < errors[0] / 10  # from there on what is left is the ridge's
+    assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 10
 
 
 def test_guesses_are_the_best_ones_and_their_errors_are_known() -> None:
@@ -119,3 +127,21 @@ def test_values_that_never_change_need_no_more_than_one() -> None:
     still = torch.zeros(20, 20, dtype=torch.float64)
     found = plan_multistep(still, linear_sigmas(20), SAME, 2)
     assert found.loss == 0.0 and torch.allclose(found.answers.sum(1), torch.ones(20, dtype=torch.float64))
+
+
+def test_the_spread_is_of_what_recordings_do_whatever_their_size_and_their_common_part() -> None:
+    grams = [gram_of(curved_velocities(20, seed=seed)) for seed in range(3)]
+    same = torch.stack([grams[0], 7 * grams[0], gram_of(curved_velocities(20) + torch.ones(6))])
+    assert spread_of(same) < 1e-9 < spread_of(torch.stack(grams))
+    assert spread_of(torch.stack(grams[:1])) == ONE_CLIP
+
+
+def test_the_less_recordings_agree_the_nearer_weights_stay_to_plain_holding() -> None:
+    gram, sigmas, steps = gram_of(curved_velocities(20)), linear_sigmas(20), [0, 3, 6, 10, 14, 17]
+    known = torch.tensor([max(k for k, step in enumerate(steps) if step <= i) for i in range(20)])
+    held = torch.nn.functional.one_hot(known, len(steps)).double()
+    distances = [
+        float((Search(gram, sigmas, SAME, spread).weights(steps).answers - held).norm())
+        for spread in (1e-4, 1e-2, 1.0)
+    ]
+    assert distances == sorted(distances, reverse=True) and distances[2] < distances[0] / 2
