@@ -169,8 +169,9 @@ async function playVideos() {
     video.muted = true;
     video.loop = false;
     video.currentTime = 0;
+    // A loop that was just over sends its "ended" late: the player itself says whether it stands at the end.
     const ended = new Promise((resolve) => {
-      video.addEventListener("ended", resolve);
+      video.addEventListener("ended", () => video.ended && resolve());
       setTimeout(resolve, 1000 * video.duration + 10_000);
     });
     await video.play();
