@@ -24,6 +24,9 @@ from memo_avatar.voice.emotions import AUTO, EMOTIONS, EmotionPlan, parse_plan
 from teacache_core.config import PRESET_DECIBELS, PRESETS, Target
 
 ROOT = Path(__file__).resolve().parent.parent
+COMFYUI = ROOT.parent.parent if ROOT.parent.name == "custom_nodes" else None
+"""The ComfyUI that the pack lies in."""
+
 DEMO_CHECKPOINT = ROOT / "demo" / "checkpoint"
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_STEPS = 1000

@@ -11,7 +11,7 @@ from memo_avatar.files.downloads import DownloadError, download
 from memo_avatar.files.published_models import GROUPS, REQUIRED
 from memo_avatar.voice.emotion_files import convert_emotion2vec
 
-from .arguments import ROOT, Parser
+from .arguments import COMFYUI, ROOT, Parser
 from .progress import byte_progress
 
 FAILED = 1
@@ -30,9 +30,7 @@ class ModelsOptions:
 
 def default_folder() -> Path:
     """`models/memo/MEMO` of the ComfyUI that the pack lies in, else `models/MEMO` of the pack."""
-    if ROOT.parent.name == "custom_nodes":
-        return ROOT.parent.parent / "models" / "memo" / MODEL_NAME
-    return ROOT / "models" / MODEL_NAME
+    return ROOT / "models" / MODEL_NAME if COMFYUI is None else COMFYUI / "models" / "memo" / MODEL_NAME
 
 
 def parse_models(arguments: Sequence[str]) -> ModelsOptions:

@@ -8,7 +8,7 @@ from pathlib import Path
 from memo_avatar.files.foreign import shown
 from memo_avatar.video.left_over import DAY, Left, left_below
 
-from ..arguments import ROOT, CommandError, Parser, checked, number
+from ..arguments import COMFYUI, CommandError, Parser, checked, number
 
 FAILED = 1
 _HOUR = 3600
@@ -50,7 +50,7 @@ def unfinished(arguments: Sequence[str]) -> int:
 
 def default_folder() -> Path:
     """Where videos go that are made without a word about where."""
-    return ROOT.parent.parent / "output" if ROOT.parent.name == "custom_nodes" else Path()
+    return Path() if COMFYUI is None else COMFYUI / "output"
 
 
 def describe(left: Left) -> str:

@@ -65,19 +65,11 @@ def published_numbers(world: World) -> dict[str, float]:
 
 def distance_to_the_standalone_loop(world: World) -> dict[str, float]:
     """Our own clip loop, with the same VAE and noise, on plain torch."""
-    import torch
-
-    loop, checkpoint = world.module("memo_avatar.clips.loop"), world.module("memo_avatar.checkpoint.load")
     stored, job = world.stored, world.stored.job
-    clips = loop.generate_clips(
-        checkpoint.load_memo(job.memo.path, dtype=torch.float32),
-        world.module("nodes.host.video").HostVAE(job.vae),
-        job.portrait,
-        job.voice.voice,
-        stored.settings,
-        draw_noise=lambda clip, _shape: stored.golden[f"clip{clip}.noise"],
+    frames = own_loop(
+        world, job, stored.settings, draw_noise=lambda clip, _shape: stored.golden[f"clip{clip}.noise"]
     )
-    difference = (torch.cat([clip.frames for clip in clips]) - stored.frames).abs()
+    difference = (frames - stored.frames).abs()
     return {"largest": float(difference.max()), "mean": float(difference.mean())}
 
 
@@ -143,20 +135,24 @@ def two_clips(voice: Any) -> Any:
 
 def standalone_frames(world: World, job: Any, settings: Any) -> tuple[Any, Any]:
     """A job's frames by our own clip loop under a cache, and the cache."""
+    cache = settings.start(job.model.model.fingerprint, job.cfg)
+    return own_loop(world, job, job.settings, seed=job.seed, wrap_denoiser=cache.wrap), cache
+
+
+def own_loop(world: World, job: Any, settings: Any, **options: Any) -> Any:
+    """A job's frames by our own clip loop in float32, with the host's VAE."""
     import torch
 
     loop, checkpoint = world.module("memo_avatar.clips.loop"), world.module("memo_avatar.checkpoint.load")
-    cache = settings.start(job.model.model.fingerprint, job.cfg)
     clips = loop.generate_clips(
         checkpoint.load_memo(job.memo.path, dtype=torch.float32),
         world.module("nodes.host.video").HostVAE(job.vae),
         job.portrait,
         job.voice.voice,
-        job.settings,
-        seed=job.seed,
-        wrap_denoiser=cache.wrap,
+        settings,
+        **options,
     )
-    return torch.cat([clip.frames for clip in clips]), cache
+    return torch.cat([clip.frames for clip in clips])
 
 
 @contextmanager

@@ -17,11 +17,6 @@ from tests.helpers.weights import copied_weights
 MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
 
 
-@pytest.fixture(scope="module")
-def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_wav2vec2(tmp_path_factory.mktemp("models") / "wav2vec2")
-
-
 class Command:
     """The command on the micro checkpoint with good inputs, any of which a test may replace."""
 

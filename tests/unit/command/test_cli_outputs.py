@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -16,19 +16,12 @@ from PIL import Image
 import standalone.video.making
 import standalone.video.pictures
 import standalone.video.targets
-from memo_avatar.clips.loop import generate_clips
-from memo_avatar.clips.values import Clip
 from standalone.command import main
 from standalone.video.pictures import shown_for
-from tests.helpers.media import read_video, tone, write_sound, write_tiny_wav2vec2
+from tests.helpers.media import read_video, tone, write_sound
 
 FRAMES = 27  # two clips
 FORMATS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"}
-
-
-@pytest.fixture(scope="module")
-def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_wav2vec2(tmp_path_factory.mktemp("models") / "wav2vec2")
 
 
 @pytest.fixture
@@ -48,13 +41,6 @@ def arguments(tmp_path: Path, goldens: Path, wav2vec2: Path) -> list[str]:
         "--device": "cpu",
     }
     return [*[str(part) for pair in options.items() for part in pair], "--paste-back"]
-
-
-def stopping_after_a_clip(*args: object, **kwargs: object) -> Iterator[Clip]:
-    for clip in generate_clips(*args, **kwargs):
-        if clip.index:
-            raise KeyboardInterrupt
-        yield clip
 
 
 def read_frames(folder: Path) -> NDArray[np.uint8]:
@@ -108,7 +94,7 @@ def test_a_stopped_one_is_whole_as_far_as_it_goes_and_goes_on_to_the_same(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
     if name.endswith(".mov"):
         arguments = [*arguments, "--codec", "prores"]
@@ -119,9 +105,7 @@ def test_a_stopped_one_is_whole_as_far_as_it_goes_and_goes_on_to_the_same(
 
     assert main(arguments) == 0
     whole, heard = content(), sorted(path.name for path in tmp_path.iterdir())
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", stopping_after_a_clip)
-        assert main(arguments) == 130
+    stop_after_a_clip(arguments)
     assert "what was finished is playable" in capsys.readouterr().out
     so_far = len(list(made.iterdir())) if made.is_dir() else 16
     assert so_far == 16 and content() != whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +12,14 @@ from PIL import Image
 
 import standalone.face_inputs
 import standalone.video.making
-from memo_avatar.clips.loop import generate_clips
-from memo_avatar.clips.values import Clip
 from memo_avatar.portrait.faces import Identity
 from memo_avatar.voice.sound_files import decode_audio
 from standalone.arguments import Speaker, parse_speaker
 from standalone.command import main
-from tests.helpers.media import read_pictures, read_video, tone, write_sound, write_tiny_wav2vec2
+from tests.helpers.media import read_pictures, read_video, tone, write_sound
 
 LEFT, RIGHT = "20,30,60,70", "140,30,180,70"
 RATE = 48_000
-
-
-@pytest.fixture(scope="module")
-def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_wav2vec2(tmp_path_factory.mktemp("models") / "wav2vec2")
 
 
 @pytest.fixture
@@ -51,13 +44,6 @@ def arguments(tmp_path: Path, goldens: Path, wav2vec2: Path) -> list[str]:
 
 def speakers(folder: Path, left: str = LEFT, right: str = f"{RIGHT}@0.4") -> list[str]:
     return ["--speaker", f"{left}={folder / 'a.wav'}", "--speaker", f"{right}={folder / 'b.wav'}"]
-
-
-def stopping_after_a_clip(*args: object, **kwargs: object) -> Iterator[Clip]:
-    for clip in generate_clips(*args, **kwargs):
-        if clip.index:
-            raise KeyboardInterrupt
-        yield clip
 
 
 @pytest.mark.parametrize(
@@ -95,14 +81,15 @@ def test_max_seconds_counts_on_the_clock_of_all(arguments: list[str], tmp_path: 
 
 
 def test_a_stopped_video_goes_on_and_is_the_same_file(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
     arguments = [*arguments, *speakers(tmp_path)]
     assert main(arguments) == 0
     whole = (tmp_path / "v.mp4").read_bytes()
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", stopping_after_a_clip)
-        assert main(arguments) == 130
+    stop_after_a_clip(arguments)
     assert read_video(tmp_path / "v.mp4").num_frames == 16
     assert main(arguments) == 0
     assert "Going on after frame 16 of 27" in capsys.readouterr().err
@@ -110,14 +97,12 @@ def test_a_stopped_video_goes_on_and_is_the_same_file(
 
 
 def test_the_cache_goes_on_for_each_of_them(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], tmp_path: Path, stop_after_a_clip: Callable[[list[str]], None]
 ) -> None:
     arguments = [*arguments, *speakers(tmp_path), "--steps", "4", "--target-speedup", "2"]
     assert main(arguments) == 0
     whole = (tmp_path / "v.mp4").read_bytes()
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", stopping_after_a_clip)
-        assert main(arguments) == 130
+    stop_after_a_clip(arguments)
     assert main(arguments) == 0
     assert (tmp_path / "v.mp4").read_bytes() == whole
 
@@ -128,11 +113,9 @@ def test_another_place_or_start_is_another_video(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", stopping_after_a_clip)
-        assert main([*arguments, *speakers(tmp_path)]) == 130
+    stop_after_a_clip([*arguments, *speakers(tmp_path)])
     assert main([*arguments, *speakers(tmp_path, **change)]) == 0
     assert "Going on" not in capsys.readouterr().err
 
@@ -141,11 +124,9 @@ def test_other_words_under_the_same_name_are_another_video(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", stopping_after_a_clip)
-        assert main([*arguments, *speakers(tmp_path)]) == 130
+    stop_after_a_clip([*arguments, *speakers(tmp_path)])
     write_sound(tmp_path / "b.wav", tone(0.5, RATE) * 0.5, RATE)
     assert main([*arguments, *speakers(tmp_path)]) == 0
     assert "Going on" not in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """The command from files to a playable video, whole and interrupted, on the micro checkpoint."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,7 @@ import standalone.video.making
 from memo_avatar.clips.loop import generate_clips
 from memo_avatar.clips.values import Clip
 from standalone.command import main
-from tests.helpers.media import read_pictures, read_video, tone, write_sound, write_tiny_wav2vec2
-
-
-@pytest.fixture(scope="module")
-def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_wav2vec2(tmp_path_factory.mktemp("models") / "wav2vec2")
+from tests.helpers.media import read_pictures, read_video, tone, write_sound
 
 
 @pytest.fixture
@@ -109,13 +104,14 @@ def test_ctrl_c_keeps_the_finished_clips(
 
 
 def test_a_stopped_video_goes_on_and_is_the_same_file(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
     assert main(arguments) == 0
     whole = (tmp_path / "v.mp4").read_bytes()
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", interrupting(1, KeyboardInterrupt()))
-        assert main(arguments) == 130
+    stop_after_a_clip(arguments)
     assert "The same command goes on from there." in capsys.readouterr().out
     assert main(arguments) == 0
     assert "Going on after frame 16 of 27" in capsys.readouterr().err
@@ -140,11 +136,9 @@ def test_a_stopped_video_is_begun_anew_when_told_or_with_other_settings(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    stop_after_a_clip: Callable[[list[str]], None],
 ) -> None:
-    with monkeypatch.context() as stopping:
-        stopping.setattr(standalone.video.making, "generate_clips", interrupting(1, KeyboardInterrupt()))
-        assert main([*arguments, "--steps", "1"]) == 130
+    stop_after_a_clip([*arguments, "--steps", "1"])
     assert main([*arguments, "--steps", "1", *change]) == 0
     assert "Going on" not in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.flac", "p.png", "v.mp4"]
