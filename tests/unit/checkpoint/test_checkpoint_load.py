@@ -14,7 +14,7 @@ from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import PARTS, load_memo, open_checkpoint
 from memo_avatar.checkpoint.parts import metadata_of
 from memo_avatar.files.header import header_bytes
-from memo_avatar.files.weights_file import tensor_bytes
+from memo_avatar.files.weights_file import CHUNK_BYTES, tensor_bytes
 from memo_avatar.model.nets import MemoModels, build_models
 from memo_avatar.torch_ops import sdpa_attention
 
@@ -90,12 +90,16 @@ def write_large(path: Path, dtype: torch.dtype) -> int:
     return sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
 
 
+# The libraries' own memory is no part of it: torch alone takes 220 MiB without CUDA, 510 MiB with it.
 MEASURE_PEAK = """
 import sys, torch
 from memo_avatar.checkpoint.load import load_memo
+def read(name):
+    status = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(name))
+before = read("VmRSS")
 models = load_memo(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
-status = open("/proc/self/status").read().splitlines()
-print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
+print(read("VmHWM") - before)
 """
 
 
@@ -111,6 +115,7 @@ def test_peak_memory_of_loading(tmp_path: Path, stored: str, compute: str) -> No
     compute_bytes = stored_bytes // getattr(torch, stored).itemsize * getattr(torch, compute).itemsize
     command = [sys.executable, "-c", MEASURE_PEAK, str(file), compute]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    peak, limit = int(run.stdout) * 1024, 1.2 * compute_bytes + 300 * 2**20
+    # A piece as it was read and as it was converted are all that the reader holds beside the weights.
+    peak, limit = int(run.stdout) * 1024, 1.2 * compute_bytes + 2 * CHUNK_BYTES
     assert peak <= limit, f"{peak / 2**20:.0f} MiB for {compute_bytes / 2**20:.0f} MiB of weights"
     print(f"{stored} -> {compute}: {peak / 2**20:.0f} MiB of at most {limit / 2**20:.0f}")
