@@ -122,7 +122,8 @@ def _encoder(codec: str) -> tuple[str, str, dict[str, str]]:
     if codec == "png":
         return "png", "rgb24", {}
     if codec == "prores":
-        return "prores_ks", "yuv422p10le", {"profile": "3", "vendor": "apl0"}  # HQ; its name is newer than PyAV 14.2
+        # HQ by its number: PyAV 14.2 does not know the name.
+        return "prores_ks", "yuv422p10le", {"profile": "3", "vendor": "apl0"}
     name = "libx264" if "libx264" in av.codecs_available else "h264"
     return name, "yuv420p", {"crf": str(CRF), "bf": "0", "mbtree": "0", "threads": THREADS}
 
