@@ -41,8 +41,9 @@ ON_THE_WAY = 25.0
 """Times the spread: what the errors at computed steps count beside the one at the end. The net is evaluated
 there, and the end's, a small difference of large numbers, is the first thing that other clips spoil."""
 
-ONE_CLIP = 0.003
-"""The spread where a single recording cannot tell: that of one person's clips with the bundled model."""
+ONE_CLIP, LEAST = 0.003, 0.001
+"""The spread where a single recording cannot tell: that of one person's clips with the bundled model. And the
+least that is believed: the same clip twice agrees, and knows nothing of others."""
 
 _MOST_EXCHANGES = 2000  # priced at once: all pairs of 20 steps
 
@@ -227,7 +228,8 @@ def spread_of(grams: Tensor) -> float:
     inner = _differences(grams)
     inner = inner / inner.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-30)[:, None, None]
     mean = inner.mean(0)
-    return float((inner - mean).square().sum() / ((count - 1) * mean.square().sum().clamp_min(1e-30)))
+    found = (inner - mean).square().sum() / ((count - 1) * mean.square().sum().clamp_min(1e-30))
+    return max(LEAST, float(found))
 
 
 def _differences(gram: Tensor) -> Tensor:

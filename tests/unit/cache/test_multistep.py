@@ -11,6 +11,7 @@ import torch
 from memo_avatar.clips.solvers import sample_adams_bashforth, sample_euler
 from teacache_core import StepCacheConfig
 from teacache_core.multistep import (
+    LEAST,
     ON_THE_WAY,
     ONE_CLIP,
     Search,
@@ -132,8 +133,14 @@ def test_values_that_never_change_need_no_more_than_one() -> None:
 def test_the_spread_is_of_what_recordings_do_whatever_their_size_and_their_common_part() -> None:
     grams = [gram_of(curved_velocities(20, seed=seed)) for seed in range(3)]
     same = torch.stack([grams[0], 7 * grams[0], gram_of(curved_velocities(20) + torch.ones(6))])
-    assert spread_of(same) < 1e-9 < spread_of(torch.stack(grams))
+    assert spread_of(same) == LEAST < spread_of(torch.stack(grams))
     assert spread_of(torch.stack(grams[:1])) == ONE_CLIP
+
+
+def test_the_same_clip_twice_is_planned_though_it_moves_along_few_directions() -> None:
+    grams = torch.stack([gram_of(curved_velocities(20))] * 2)
+    found = plan_multistep(grams.mean(0), linear_sigmas(20), SAME, 12, spread_of(grams))
+    assert len(found.steps) == 12 and torch.isfinite(found.answers).all()
 
 
 def test_the_less_recordings_agree_the_nearer_weights_stay_to_plain_holding() -> None:
