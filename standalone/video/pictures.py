@@ -62,11 +62,15 @@ def write_animation(
     frames = list(read_segments(segments))
     _check_count(len(frames), expected)
     times = shown_for(len(frames), fps, unit=10 if ending == ".gif" else 1)
+    duration: list[int] | int = times
+    still = all(np.array_equal(frame, frames[0]) for frame in frames)
+    if still:  # one picture, whose file may know no time
+        frames, duration = frames[:1], sum(times)
     with check_imageio(path.name).imopen(path, "w", plugin="pillow", extension=ending) as writer:
         while frames:
-            writer.write(frames.pop(0), duration=times, loop=0, **ANIMATIONS[ending])
+            writer.write(frames.pop(0), duration=duration, loop=0, **ANIMATIONS[ending])
     shown = _shown(path)
-    if shown != sum(times):
+    if shown != sum(times) and not (still and shown == 0):
         raise MediaError(
             f"expected {sum(times)} ms of pictures but got {shown}, reading them again ({path.name}). "
             "Check the disk and its room, then run again."
@@ -138,4 +142,4 @@ def _durations(animation: Any) -> Iterator[float]:
     for index in range(getattr(animation, "n_frames", 1)):
         animation.seek(index)
         animation.load()
-        yield animation.info["duration"]
+        yield animation.info.get("duration", 0)

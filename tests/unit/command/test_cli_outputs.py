@@ -10,14 +10,17 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import standalone.video.making
 import standalone.video.pictures
 import standalone.video.targets
+from memo_avatar.timing import FPS
+from memo_avatar.video.segments import write_segment
 from standalone.command import main
-from standalone.video.pictures import shown_for
+from standalone.video.pictures import shown_for, write_animation
 from tests.helpers.media import read_video, tone, write_sound
 
 FRAMES = 27  # two clips
@@ -72,6 +75,16 @@ def test_an_animation_and_its_sound(ending: str, arguments: list[str], tmp_path:
     assert seconds_of(tmp_path / "v.wav") == 0.9
     names = ["a.flac", "p.png", f"v{ending}", "v.wav"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_an_animation_in_which_nothing_moves_is_one_picture(ending: str, count: int, tmp_path: Path) -> None:
+    clip, picture = tmp_path / "clip.mov", torch.rand(1, 3, 32, 48)
+    write_segment(clip, [picture.expand(count, -1, -1, -1)], FPS, "png")
+    assert write_animation([clip], tmp_path / "still", ending, FPS, count) == count
+    with Image.open(tmp_path / "still") as still:
+        assert (getattr(still, "n_frames", 1), still.size, still.format) == (1, (48, 32), FORMATS[ending])
 
 
 def test_frames_are_exact_and_outside_the_face_they_are_the_picture(
