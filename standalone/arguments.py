@@ -110,6 +110,13 @@ class VideoOptions:
             return [(self.audio, 0.0)]
         return [(speaker.audio, speaker.start) for speaker in self.speakers]
 
+    @property
+    def inputs(self) -> list[Path]:
+        """The user's files that are read, and that no output may replace."""
+        voices = [path for path, _ in self.recordings]
+        given = (self.image, *voices, self.vocals, self.face_embedding, self.calibration)
+        return [path for path in given if path is not None]
+
 
 @dataclass(frozen=True)
 class ConvertOptions:

@@ -87,9 +87,7 @@ def save_report(report: CacheReport, path: Path, drift: Sequence[Drift] = ()) ->
 
 def _check_outputs(options: VideoOptions, files: ModelFiles) -> None:
     """Results replace no input, no model file and not each other."""
-    voices = [path for path, _ in options.recordings]
-    given = (options.image, *voices, options.vocals, options.face_embedding, options.calibration)
-    taken = [path for path in (*given, options.output, files.checkpoint) if path is not None]
+    taken = [*options.inputs, options.output, files.checkpoint]
     for folder in filter(Path.is_dir, (files.checkpoint, files.vae, files.wav2vec2)):
         taken += (path for path in folder.rglob("*") if path.name != CALIBRATION_NAME)
     for path in (options.calibrate, options.cache_report):

@@ -157,7 +157,7 @@ def check_rows(
 
 def _clashes(rows: Sequence[tuple[Row, VideoOptions]]) -> list[Problem]:
     """Outputs that are written twice, or that are an input of any row, be it one that can't be made."""
-    inputs = {path.resolve() for _, options in rows for path in _inputs(options)}
+    inputs = {path.resolve() for _, options in rows for path in options.inputs}
     written: dict[Path, str] = {}
     problems: list[Problem] = []
     for row, options in rows:
@@ -168,12 +168,6 @@ def _clashes(rows: Sequence[tuple[Row, VideoOptions]]) -> list[Problem]:
                 problems.append(Problem(row.line, row.id, message))
             written.setdefault(path.resolve(), f"that of {row.id!a:.100}")
     return problems
-
-
-def _inputs(options: VideoOptions) -> list[Path]:
-    voices = [path for path, _ in options.recordings]
-    given = (options.image, *voices, options.vocals, options.face_embedding, options.calibration)
-    return [path for path in given if path is not None]
 
 
 def _outputs(options: VideoOptions) -> list[Path]:

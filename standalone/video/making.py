@@ -104,16 +104,13 @@ class Studio:
 
 def read_inputs(options: VideoOptions, files: ModelFiles, config: MemoConfig) -> Inputs:
     """Everything that a user can get wrong, before any work."""
-    voices = [path for path, _ in options.recordings]
-    sources = (options.image, *voices, options.face_embedding, options.vocals)
-    used = [path for path in sources if path is not None]
     target = target_of(options.output, options.codec)
-    target.check(used, None, (0, 0))
+    target.check(options.inputs, None, (0, 0))
     size = options.size or (files.settings.size, files.settings.size)
     portraits, paster = read_portraits(options, files.settings, size, config.image_proj.embedding_dim)
     speeches = read_speech(options)
     delivery = replace(Delivery.of_voice(len(speeches[0]), options.fps, paster), codec=target.codec)
-    target.check(used, delivery, delivery.size(*size))
+    target.check(options.inputs, delivery, delivery.size(*size))
     warn_of_size(delivery)
     given = options.guidance_scale
     guidance_scale = files.settings.guidance_scale if given is None else given
