@@ -43,10 +43,8 @@ def render(past: Past, clips: int) -> tuple[Case, Tensor]:
     (case,) = held_out_cases(1, clips, demo.size)
     portrait, voice = demo.inputs(case.portrait, case.waveform, case.emotion)
     settings = replace(SamplingSettings(guidance_scale=demo.guidance_scale), past=past)
-    config, known = (
-        StepCacheConfig(target_speedup=PRESETS["fast"]),
-        Calibration.load(CHECKPOINT / "calibration.json"),
-    )
+    config = StepCacheConfig(target_speedup=PRESETS["fast"])
+    known = Calibration.load(CHECKPOINT / "calibration.json")
     cache = StepCache(config, known, guidance_scale=demo.guidance_scale)
     made = generate_clips(demo.models, demo.vae, portrait, voice, settings, wrap_denoiser=cache.wrap)
     return case, torch.cat([clip.frames for clip in made])

@@ -33,10 +33,14 @@ def read_speech(options: VideoOptions) -> list[Tensor]:
     check_seconds(length / SAMPLE_RATE, "all speakers")
     if most is not None:
         length = min(length, round(most * SAMPLE_RATE))
-    return [
-        torch.nn.functional.pad(speech, (silence, length))[:length]
-        for silence, speech in zip(lead, said, strict=True)
-    ]
+    return [_on_clock(speech, silence, length) for silence, speech in zip(lead, said, strict=True)]
+
+
+def _on_clock(speech: Tensor, silence: int, length: int) -> Tensor:
+    """(S,) -> (length,): so many samples of silence, as much of the speech as there is time for, silence."""
+    heard = speech.new_zeros(length)
+    heard[silence : silence + len(speech)] = speech[: max(0, length - silence)]
+    return heard
 
 
 def read_voice(options: VideoOptions, speech: Tensor) -> Sources:

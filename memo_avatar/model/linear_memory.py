@@ -58,10 +58,8 @@ class MemoryLinearAttention(nn.Module):
         key = self._split(self.to_k(hidden_states)).softmax(dim=-2)
         value = self._split(self.to_v(hidden_states))
         scores = query @ key.transpose(-1, -2)  # (B*L, N, F, F)
-        kv, z = (
-            memory.kv.flatten(0, 1),
-            memory.z.flatten(0, 1).unsqueeze(-1),
-        )  # (M*L, N, D, D), (M*L, N, D, 1)
+        kv = memory.kv.flatten(0, 1)  # (M*L, N, D, D)
+        z = memory.z.flatten(0, 1).unsqueeze(-1)  # (M*L, N, D, 1)
         sums = torch.add(scores.sum(dim=-1, keepdim=True), _read(query, z), alpha=DECAY).clamp(min=1e-10)
         out = torch.add(scores @ value, _read(query, kv), alpha=DECAY) / sums
         return self.to_out[0](out.transpose(1, 2).flatten(2))
@@ -75,7 +73,7 @@ class MemoryLinearAttention(nn.Module):
 
         def past(projected: Tensor) -> Tensor:  # (R, L, C) -> (M*L, N, P, D)
             return self._split(
-                projected[rows.flatten()].unflatten(0, rows.shape).transpose(1, 2).flatten(0, 1)
+                projected[rows.flatten()].unflatten(0, (batch, frames)).transpose(1, 2).flatten(0, 1)
             )
 
         exponents = torch.arange(frames - 1, -1, -1, device=tokens.device, dtype=tokens.dtype)

@@ -228,7 +228,8 @@ class Unfinished:
 
     def _is_small(self) -> bool:
         assert self._unsaved is not None
-        return sum(tensor.nbytes for tensor in _flat(self._unsaved[0]).values()) < _SMALL
+        tensors = (tensor for state in self._unsaved[0] for tensor in state.tensors().values())
+        return sum(tensor.nbytes for tensor in tensors) < _SMALL
 
     def _save(self) -> None:
         """Replace the saved state in one step. If that fails, the one before stays, and the video goes on."""

@@ -9,6 +9,7 @@ import comfy.model_management as management
 import torch
 
 from ...memo_avatar.clips.placement import (
+    GIB,
     ClipNeeds,
     ClipSizes,
     Placement,
@@ -20,7 +21,6 @@ from ...memo_avatar.clips.placement import (
 if TYPE_CHECKING:
     from .job import VideoJob
 
-GIB = 2**30
 _BYTES_PER_PIXEL = 3 * 4  # float32 RGB
 
 
@@ -72,11 +72,12 @@ def plan_memory(job: VideoJob) -> tuple[ClipNeeds, Placement]:
             f"{available / GIB:.2f} GiB (MEMO Sampler). {_remedy(job, available)}"
         )
     room = available - management.extra_reserved_memory()
-    beside = {
-        "free": room - job.model.model_size(),
-        "free_making": room - job.memo.reference_net.model_size(),
-    }
-    placement = place_memory(needs, place=setting, **beside)
+    placement = place_memory(
+        needs,
+        room - job.model.model_size(),
+        setting,
+        free_making=room - job.memo.reference_net.model_size(),
+    )
     in_ram, free = needs.in_ram(placement), management.get_free_memory(torch.device("cpu"))
     if in_ram > free:
         raise MemoryError(

@@ -39,7 +39,5 @@ class GrowingVideo:
         shown = ui.PreviewVideo([ui.SavedResult(path.name, "", io.FolderType.temp)])
         show_output(self.node, shown.as_dict())
         if self._shown is not None:
-            remove(
-                self._shown
-            )  # stays where a player has it open; the host empties this folder when it starts
+            remove(self._shown)  # what a player has open stays until the host starts and empties the folder
         self._shown = path

@@ -165,9 +165,8 @@ def generate_video(
 
     def prepare(clip_index: int) -> None:
         management.throw_exception_if_processing_interrupted()
-        there = (
-            0 if clip_index == first else needs.stays(placement)
-        )  # of the clip before, given back as it goes
+        # What the clip before has on the device is given back as this one's takes its place.
+        there = 0 if clip_index == first else needs.stays(placement)
         load_for_clip(job, needs.making(placement) - there)
         if video is not None:
             video.clip_index = clip_index

@@ -113,6 +113,6 @@ def _kind() -> str:
         name = "/".join(path.parts[-2:])
         if name in ("comfy/ops.py", "comfy/model_patcher.py", "comfy/lora.py"):
             return "weights"
-        if name == "model/offload.py" or name == "host/offload.py":
+        if name == "model/offload.py":
             return "memory"
     return "data"

@@ -1,7 +1,7 @@
 """The command's clip loop at the published sizes on a dry card: what it holds, what an evaluation brings.
 
-    probe_published_command.py [--card GIB] [--memory auto|device|ram] [--size N] [--cfg X] [--no-face]
-        [--phases]
+    probe_published_command.py [--card GIB] [--memory auto|device|ram] [--size N] [--cfg X]
+        [--steps N] [--no-face] [--phases]
 
 The last line is JSON. No weight is read, no picture is made.
 """

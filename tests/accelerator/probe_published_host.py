@@ -1,7 +1,7 @@
 """MEMO at its real size in ComfyUI, dry: what a card holds and what crosses, clip by clip.
 
-    probe_real_size.py COMFYUI [--card GIB] [--taken GIB] [--mode legacy|dynamic] [--size N] [--cfg X]
-        [--clips N] [--steps N] [--no-face] [--phases]
+    probe_published_host.py COMFYUI [--card GIB] [--taken GIB] [--mode legacy|dynamic] [--size N] [--cfg X]
+        [--clips N] [--steps N] [--memory auto|device|ram] [--no-face] [--phases]
 
 The last line is JSON. Numbers are shapes' and the allocator's; no weight is read, no picture is made.
 """
