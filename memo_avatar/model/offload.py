@@ -8,7 +8,7 @@ show in the frames.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -52,20 +52,26 @@ class Offload:
             return memory
         return LayerMemory(self._stored(memory.kv), self._stored(memory.z))
 
-    def bring(self, memories: Iterable[LayerMemory], *, ahead: int = 1) -> Iterator[LayerMemory]:
+    def bring(self, memories: Iterable[LayerMemory], *, ahead: int = 1) -> Generator[LayerMemory, None, None]:
         """Each memory on the device, in order, with as many more on their way.
 
-        What one was fetched from is kept until the next one is asked for.
+        What one was fetched from is kept until the next one is asked for. Broken off, it waits for what is on
+        its way: that would still be written into room that others have been given meanwhile.
         """
         coming: deque[tuple[LayerMemory, list[Fetched]]] = deque()
-        for memory in memories:
-            coming.append((memory, [self.fetch(memory.kv), self.fetch(memory.z)]))
-            if len(coming) > ahead:
+        try:
+            for memory in memories:
+                coming.append((memory, [self.fetch(memory.kv), self.fetch(memory.z)]))
+                if len(coming) > ahead:
+                    yield _arrived(coming[0][1])
+                    coming.popleft()
+            while coming:
                 yield _arrived(coming[0][1])
                 coming.popleft()
-        while coming:
-            yield _arrived(coming[0][1])
-            coming.popleft()
+        finally:
+            for _, fetched in coming:
+                for wait in fetched:
+                    wait()
 
     def on(self, device: torch.device) -> Offload:
         """The same for another device."""
