@@ -92,7 +92,9 @@ def place(part: Path, path: Path) -> None:
 
 
 def place_folder(part: Path, folder: Path) -> None:
-    """Give a finished folder its name; what had it before goes, and stays where the name can't be given."""
+    """Give a finished folder of files its name; what had it goes, and stays where the name can't be given."""
+    for file in part.iterdir():
+        _to_disk(file)
     old = part.with_name(f"{part.name}.old")
     if folder.exists():
         _patiently(lambda: os.replace(folder, old))
@@ -102,6 +104,8 @@ def place_folder(part: Path, folder: Path) -> None:
         if old.exists():
             _patiently(lambda: os.replace(old, folder))
         raise
+    _folder_to_disk(folder)
+    _folder_to_disk(folder.parent)
     remove(old)
 
 
