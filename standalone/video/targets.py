@@ -91,7 +91,7 @@ class Pictures:
         else:
             try_place(self.path, nbytes=nbytes, apart_from=used)
             try_place(self._sound, apart_from=used)
-        if self._sound.exists() and not self.place.exists():
+        if not self.place.exists() and self._sound.exists() and self._sound.stat().st_size:
             raise CommandError(
                 f"expected no such file yet but got one ({self._sound}): the sound of {self.place.name} "
                 "goes there. Choose another name."

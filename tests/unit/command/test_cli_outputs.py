@@ -173,6 +173,13 @@ def test_what_cannot_be_written_is_told_first(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_an_empty_file_in_the_sounds_place_is_nobodys(arguments: list[str], tmp_path: Path) -> None:
+    """A disk that failed while the place was tried leaves one."""
+    (tmp_path / "v.wav").touch()
+    assert main([*arguments, "--output", str(tmp_path / "v.gif")]) == 0
+    assert seconds_of(tmp_path / "v.wav") == 0.9
+
+
 def test_a_folder_of_anything_else_stays_as_it_is_and_one_of_frames_is_replaced(
     arguments: list[str], tmp_path: Path
 ) -> None:
