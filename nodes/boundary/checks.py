@@ -51,7 +51,6 @@ def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
         with plain_errors():
             values = dict(signature.bind_partial(cls, *args, **kwargs).arguments)
             del values["cls"]
-            values |= values.pop("inputs", {})  # of an execute that takes **inputs
             specs = cls.define_schema().inputs
             for spec in specs:
                 if spec.id in needed and spec.id not in values:
@@ -95,17 +94,6 @@ def _combo(spec: Any, value: Any) -> Any:
     if value not in spec.options and value not in spec.extra_dict.get(FORMERLY, ()):
         raise InputError(f"expected a listed value but got {_short(value)} ({spec.id}). {_remedy(spec)}")
     return value
-
-
-def _dynamic_combo(spec: Any, value: Any) -> dict[str, Any]:
-    """A choice with inputs of its own, as one mapping."""
-    values = dict(value) if isinstance(value, Mapping) else {spec.id: value}
-    for option in spec.options:
-        if option.key == values.get(spec.id):
-            return {spec.id: option.key, **check_values(option.inputs, values)}
-    raise InputError(
-        f"expected a listed value but got {_short(values.get(spec.id))} ({spec.id}). {_remedy(spec)}"
-    )
 
 
 def _int(spec: Any, value: Any) -> int:
@@ -159,7 +147,6 @@ def _boolean(spec: Any, value: Any) -> bool:
 
 
 _WIDGETS: dict[type, Callable[[Any, Any], Any]] = {
-    io.DynamicCombo.Input: _dynamic_combo,
     io.Combo.Input: _combo,
     io.Int.Input: _int,
     io.Float.Input: _float,
@@ -169,7 +156,7 @@ _WIDGETS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _remedy(spec: Any) -> str:
-    if isinstance(spec, io.Combo.Input | io.DynamicCombo.Input):
+    if isinstance(spec, io.Combo.Input):
         return f"Choose {spec.id} from its list."
     if isinstance(spec, io.Int.Input | io.Float.Input):
         return f"Set {spec.id} to a number from {spec.min:g} to {spec.max:g}."

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...memo_avatar.clips.values import SamplingSettings
-from ...memo_avatar.inputs import VAE_STRIDE, Portrait
+from ...memo_avatar.inputs import Portrait
 from ...memo_avatar.timing import clip_spans
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.job_key import key_of
@@ -62,13 +62,6 @@ class VideoJob:
         """Height and width in pixels."""
         height, width = self.portrait.pixel_values.shape[-2:]
         return height, width
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int, int]:
-        """Of one clip's latents: (1, 4, F, h, w)."""
-        height, width = (length // VAE_STRIDE for length in self.size)
-        channels = self.memo.config.diffusion_net.in_channels
-        return (1, channels, self.settings.frames_per_clip, height, width)
 
     def sigmas(self) -> Tensor:
         """The host's noise levels; those of "normal" are upstream's."""
