@@ -79,7 +79,11 @@ def read_manifest(path: Path) -> tuple[list[Row], list[Problem]]:
     rows: list[Row] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for line, cells in lines:
+    for count, (line, cells) in enumerate(lines, start=1):
+        if count > MOST_ROWS:
+            raise CommandError(
+                f"expected a manifest of at most {MOST_ROWS} rows but got more ({path}). Split it."
+            )
         if isinstance(cells, str):
             problems.append(Problem(line, "", cells))
             continue

@@ -8,6 +8,7 @@ import pytest
 from memo_avatar.portrait.face_crop import DEFAULT_MARGIN
 from memo_avatar.voice.emotions import EMOTIONS
 from standalone.arguments import CommandError, parse_video
+from standalone.batch import manifest
 from standalone.batch.arguments import LOCAL, RowParser, parse_batch
 from standalone.batch.manifest import COLUMNS, Row, read_manifest
 
@@ -219,3 +220,14 @@ def test_the_command_line_of_a_row_is_checked_as_the_commands_own() -> None:
     with pytest.raises(CommandError, match="expected an image and an audio but got no --audio"):
         parser.parse({"image": "p.png"}, Path("a.mp4"))
     assert parser.parse({**files, "image": "--image"}, Path("a.mp4")).image == Path("--image")
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["good rows", "bad rows"])
+def test_more_rows_than_are_kept_in_memory_are_refused(
+    bad: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "MOST_ROWS", 3)
+    lines = [json.dumps({"id": "" if bad else str(number)}) for number in range(4)]
+    assert len(read_manifest(write(tmp_path, "\n".join(lines[:3]), "jobs.jsonl"))[bad]) == 3
+    with pytest.raises(CommandError, match=r"expected a manifest of at most 3 rows but got more .* Split it"):
+        read_manifest(write(tmp_path, "\n".join(lines), "jobs.jsonl"))
