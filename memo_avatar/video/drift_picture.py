@@ -29,11 +29,9 @@ def add_curve(picture: Image.Image, curve: Sequence[Drift]) -> Image.Image:
     whole = Image.new("RGB", (width, top + _HEIGHT + 4 * _MARGIN), _PAPER)
     whole.paste(picture, (0, 0))
     pen = ImageDraw.Draw(whole)
-    x = _MARGIN
-    _text(pen, (x, top), "Drift of the face against the first clip:")
-    for name, colour in _LINES:
-        x += 100 if name != "sharpness" else 290
-        _text(pen, (x, top), name, colour)
+    _text(pen, (_MARGIN, top), "Drift of the face against the first clip:")
+    for index, (name, colour) in enumerate(_LINES):
+        _text(pen, (_MARGIN + 290 + 100 * index, top), name, colour)
     top += _MARGIN + 8
     lines = {name: values for name, _ in _LINES if len(values := _points(curve, name)) > 1}
     span = max(_LEAST_SPAN, *(abs(value - 1) for values in lines.values() for _, value in values))
