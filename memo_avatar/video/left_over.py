@@ -70,7 +70,7 @@ def left_in(root: Path) -> list[Left]:
 def _read_all(root: Path) -> Iterator[Left]:
     for folder in root.glob("*"):
         if FOLDER_NAME.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            with suppress(FileNotFoundError):  # its process has just finished it
+            with suppress(OSError):  # just finished by its process, or not ours to look into
                 yield _read(folder)
 
 

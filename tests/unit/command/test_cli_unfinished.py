@@ -97,3 +97,20 @@ def test_nothing_there_and_no_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Error: expected a folder but got" in capsys.readouterr().err
     assert main(["unfinished", "--older-than", "-1"]) == 2
     assert "expected 0 days or more but got -1" in capsys.readouterr().err
+
+
+def test_one_that_cannot_be_looked_into_hides_no_other(
+    old: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another user's, or on Windows one that is just going."""
+    look = Path.iterdir
+
+    def denied(path: Path) -> object:
+        if path == old:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert main(["unfinished", str(tmp_path)]) == 0
+    first, total = capsys.readouterr().out.splitlines()
+    assert first.startswith("说话.mp4  ") and total.startswith("Unfinished: 1, ")
