@@ -56,7 +56,7 @@ class StepCache:
         self.observe = observe
         self.recordings: list[Recording] = []
         self.report = CacheReport(config, _describe(calibration))
-        self._last_plan: tuple[tuple[object, ...], ClipPlan] | None = None
+        self._plans: tuple[tuple[object, ...], dict[int, ClipPlan]] = ((), {})
         self._more_steps = 0
         if config.mode == "teacache" and calibration is None and not config.calibrate_online:
             self.report.note(
@@ -123,12 +123,14 @@ class StepCache:
         return Calibration.fit(self.recordings, self.fingerprint, self.guidance_scale)
 
     def _plan(self, setting: Setting, clip_index: int) -> ClipPlan:
-        """The clip's plan; that of the clip before where nothing it depends on has changed."""
-        key = (setting, self.calibration, min(clip_index, len(self.config.masks)), self._more_steps)
-        if self._last_plan is None or self._last_plan[0] != key:
-            plan = plan_clip(self.config, self.calibration, setting, clip_index, more_steps=self._more_steps)
-            self._last_plan = (key, plan)
-        return self._last_plan[1]
+        """The clip's plan; one that was found before where nothing it depends on has changed."""
+        key, more = (setting, self.calibration, min(clip_index, len(self.config.masks))), self._more_steps
+        if self._plans[0] != key:
+            self._plans = (key, {})
+        plans = self._plans[1]
+        if more not in plans:
+            plans[more] = plan_clip(self.config, self.calibration, setting, clip_index, more_steps=more)
+        return plans[more]
 
     def _take_in(self, finished: Finished, plan: ClipPlan, setting: Setting, clip_index: int) -> None:
         self.report.records.extend(finished.records)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import teacache_core.step_cache
 from teacache_core import CacheSettings, Calibration, CalibrationError, StepCache, StepCacheConfig
 from teacache_core.forecast import Line, Table
-from teacache_core.plan import Setting, misfit, plan_clip
+from teacache_core.plan import ClipPlan, Setting, misfit, plan_clip
 from tests.helpers.toy_denoiser import SmoothDenoiser, flow_sigmas, sample
 
 GUIDANCE = 2.0  # what `sample` guides with
@@ -142,6 +144,23 @@ def test_clips_farther_from_the_calibration_make_the_next_ones_compute_more(cali
     more, less = [note for note in cache.report.notes if "from the calibration's forecasts" in note]
     assert more.startswith("Clip 1 was ") and f"compute {counts[2]} of 20 steps" in more
     assert less.startswith("Clip 2 was ") and "compute 6 of 20 steps" in less
+
+
+def test_no_plan_is_searched_for_twice_however_wild_the_clips(
+    calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search takes up to a second, and each wild clip asks for several plans."""
+    asked: list[int] = []
+
+    def counted(*setting: Any, more_steps: int) -> ClipPlan:
+        asked.append(more_steps)
+        return plan_clip(*setting, more_steps=more_steps)
+
+    monkeypatch.setattr(teacache_core.step_cache, "plan_clip", counted)
+    cache = StepCache(SKIPPING, calibration, guidance_scale=GUIDANCE)
+    for clip, net in enumerate((Wild(), Wild(), SmoothDenoiser(), Wild())):
+        sample(cache, net, noise(20 + clip), clip_index=clip)
+    assert max(asked) > 0 and len(asked) == len(set(asked))
 
 
 def test_a_broken_clip_changes_no_later_one(calibration: Calibration) -> None:
