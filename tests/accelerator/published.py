@@ -14,24 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.flops import WAV2VEC2_LAYERS, WAV2VEC2_WIDTH, WINDOW, real_config
+from benchmarks.flops import VAE_CONFIG, WAV2VEC2_LAYERS, WAV2VEC2_WIDTH, WINDOW, real_config
 from memo_avatar.checkpoint.load import uninitialized
 from memo_avatar.model.nets import build_models
 from memo_avatar.model.vae import SmallAutoencoder
 from memo_avatar.torch_ops import sdpa_attention
 
 PARTS = ("diffusion_net", "reference_net", "image_proj", "audio_proj")
-EMOTIONS = 10
-VAE_CONFIG: dict[str, Any] = {
-    "_class_name": "AutoencoderKL",
-    "act_fn": "silu",
-    "block_out_channels": [128, 256, 512, 512],
-    "in_channels": 3,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "out_channels": 3,
-}
+STORED_VAE_CONFIG = {"_class_name": "AutoencoderKL", "act_fn": "silu", **VAE_CONFIG}
 
 
 def write_checkpoint(folder: Path) -> Path:
@@ -41,7 +31,7 @@ def write_checkpoint(folder: Path) -> Path:
         heads = {"attention_head_dim": 8} if name.endswith("_net") else {}
         _write(folder / name, "diffusion_pytorch_model", heads, getattr(nets, name).state_dict(), "BF16")
     vae = SmallAutoencoder(VAE_CONFIG, operations=torch.nn, attention=sdpa_attention, device="meta")
-    _write(folder / "vae", "diffusion_pytorch_model", VAE_CONFIG, vae.state_dict(), "F32")
+    _write(folder / "vae", "diffusion_pytorch_model", STORED_VAE_CONFIG, vae.state_dict(), "F32")
     return folder
 
 
