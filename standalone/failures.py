@@ -59,7 +59,10 @@ def message_of(error: BaseException) -> str:
         )
     elif fault == "memory":
         first = str(error).splitlines()[0] if str(error) else "no more"
-        text = f"expected enough memory but got: {first}. Use --memory ram or a smaller --size."
+        text = (
+            f"expected enough memory but got: {first}. Use a smaller --size, --dtype bfloat16 or, on a "
+            "graphics card, --memory ram."
+        )
     elif fault == "device":
         text = f"expected a device that works but got: {str(error).splitlines()[0]}. Run the same line again."
     elif fault == "ours":
