@@ -58,7 +58,7 @@ def left_below(folder: Path) -> list[Left]:
     for path, inner, _files in os.walk(folder):
         roots += (Path(path, name) for name in inner if _ROOT.fullmatch(name))
         inner[:] = [name for name in inner if not _ROOT.fullmatch(name)]
-    found = (left for root in roots if not root.is_symlink() for left in left_in(root))
+    found = (left for root in roots if not root.is_symlink() for left in _read_all(root))
     return sorted(found, key=lambda left: -left.seconds)
 
 
