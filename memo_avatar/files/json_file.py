@@ -9,9 +9,10 @@ from typing import Any
 
 from .disk import open_regular
 from .foreign import CheckpointError, shown
-from .limits import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_WHOLE
+from .limits import MAX_CONFIG_BYTES, MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_JSON_ROOM, MAX_WHOLE
 
 DOWNLOAD_AGAIN = "Download the file again."
+_ROOM_OF_VALUE, _ROOM_OF_NAME = 64, 250  # bytes: an empty list in a list; a short name in an object
 _LARGEST = {bool: 1, int: MAX_WHOLE, float: sys.float_info.max}
 _TOO_LARGE = "a number beyond all use"
 _TOO_DEEP = f"more than {MAX_JSON_DEPTH} lists and objects within each other"
@@ -32,6 +33,7 @@ def read_json(path: Path, *, most: int = MAX_JSON_BYTES, advice: str = DOWNLOAD_
         raise CheckpointError(
             f"expected JSON of at most {most / 2**20:g} MiB but got more ({path}). {advice}"
         )
+    del data
     return parse_json(text, str(path), advice=advice)
 
 
@@ -40,6 +42,7 @@ def parse_json(
 ) -> dict[str, Any]:
     """A JSON object without doubled names, NaN, or numbers that no computation can use."""
     try:
+        _check_room(text)
         values = json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
         problem = _problem(values) if isinstance(values, dict) else f"a {type(values).__name__}"
     except (ValueError, RecursionError) as error:
@@ -47,6 +50,15 @@ def parse_json(
     if problem:
         raise CheckpointError(f"expected {what} but got: {problem} ({where}). {advice}")
     return values
+
+
+def _check_room(text: str) -> None:
+    """Refuse what would take many times its own length: small lists, short names, letters beyond ASCII."""
+    if len(text) > MAX_CONFIG_BYTES and not text.isascii():
+        raise ValueError(f"letters beyond ASCII in more than {MAX_CONFIG_BYTES // 2**20} MiB")
+    parts = sum(map(text.count, ",[{"))
+    if parts * _ROOM_OF_VALUE + text.count(":") * _ROOM_OF_NAME > MAX_JSON_ROOM:
+        raise ValueError(f"so many values that they take more than {MAX_JSON_ROOM // 2**20} MiB")
 
 
 def _problem(values: Any) -> str | None:

@@ -13,6 +13,10 @@ MAX_JSON_BYTES = 32 * 2**20
 MAX_JSON_DEPTH = 32
 """Of lists and objects within each other: the deepest of ours has 5."""
 
+MAX_JSON_ROOM = 128 * 2**20
+"""Bytes that the values of one JSON text may take in memory, by its commas, brackets and colons: that of
+a calibration of 1000 steps takes 64 MB."""
+
 MAX_WHOLE = 2**63
 """Of a whole number in JSON: a seed; more has no place in a tensor."""
 
@@ -30,6 +34,9 @@ MAX_ELEMENTS = 2**40
 
 MAX_NAME = 300
 """Letters in a tensor's name: MEMO's longest has 120, and messages repeat them."""
+
+MAX_WIDTH, MAX_LAYERS = 8192, 64
+"""Of a net beside MEMO that is built from its file's shapes: the emotion nets have 1024 and 8."""
 
 MAX_UNKNOWN_BYTES = 4 * 10**9
 """Of a download whose size is not published: the largest of them, emotion2vec, has about 2 GB."""
@@ -54,6 +61,22 @@ MAX_BOX_TEXT = 100
 
 MAX_PIXELS = 178_000_000
 """Of a picture: Pillow refuses larger ones as possible decompression bombs."""
+
+MAX_PICTURE_HEADER = 16 * 2**20
+"""Bytes of a picture file that are read before its size is known: profiles and notes have a few MB. A JPEG's
+are put together with time that grows with their square."""
+
+MAX_WEBP_BYTES = 64 * 2**20
+"""Of a WebP file, which is read whole before its size is known: the largest photographs have half as much."""
+
+MAX_PICTURE_READS = 100_000
+"""Pieces in which these bytes may be read: some decoders read byte by byte, and a header has some hundred."""
+
+MAX_SCANS = 64
+"""Of a progressive JPEG: encoders write about ten, and each one goes over all pixels again."""
+
+MIN_TILE = 2**22
+"""Pixels of a tile that any TIFF may have; beyond, no more than twice the picture's: a tile is held whole."""
 
 MAX_CHANNELS = 16
 """Of a sound: two 7.1 mixes. More is no recording of a voice."""
