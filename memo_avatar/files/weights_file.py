@@ -78,6 +78,15 @@ def read_all(path: Path) -> dict[str, Tensor]:
     return read_tensors(file, names, torch.float32)
 
 
+def promised_tensors(file: WeightsFile) -> dict[str, Tensor]:
+    """The tensors of weights that a header tells, without values: to be checked before any is read."""
+    return {
+        name: torch.empty(stored.shape, device="meta")
+        for name, stored in file.tensors.items()
+        if stored.dtype in DTYPES
+    }
+
+
 def check_state(expected: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:
     """Raise unless ``state`` has the keys and shapes of ``expected``, a net on any device, also meta."""
     check_shapes(expected, {key: tuple(tensor.shape) for key, tensor in state.items()}, path, what)
@@ -125,6 +134,8 @@ def _report(on_bytes: OnBytes | None, values: Tensor) -> None:
 
 def _check_values(values: Tensor, dtype: torch.dtype, path: Path, name: str) -> None:
     """NaN weights give black video after minutes of work; find them now."""
+    if not values.numel():
+        return
     low, high = (float(extreme) for extreme in torch.aminmax(values))  # both NaN where any value is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise CheckpointError(

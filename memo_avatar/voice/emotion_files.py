@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -19,17 +19,19 @@ from torch import Tensor, nn
 
 from ..files.config_json import WEIGHTS_NAME
 from ..files.disk import open_regular, replacing, try_place
-from ..files.foreign import CheckpointError
+from ..files.foreign import CheckpointError, listed, shown
+from ..files.header import read_header
+from ..files.limits import MAX_LAYERS, MAX_UNKNOWN_BYTES, MAX_WIDTH
 from ..files.published_models import CLASSIFIER, CONVERTED
-from ..files.weights_file import check_state, read_all
+from ..files.weights_file import check_state, promised_tensors, read_tensors
 from .emotion2vec import STRIDES, Emotion2vec, Emotion2vecConfig, EmotionClassifier
 from .emotions import EmotionError
 
+T = TypeVar("T")
 SAFE_TORCH = (2, 6)  # before, the restricted unpickler could be made to run code (CVE-2025-32434)
 _PREFIX = re.compile(r"^(?:module\.|model\.|d2v_model\.)+")
 _NEEDED = re.compile(r"^(?:modality_encoders\.AUDIO\.(?!decoder\.)|blocks\.)")
 _ENCODER = "modality_encoders.AUDIO."
-_MOST_LAYERS = 64  # emotion2vec_plus_large has 8; the net is built from what the names say
 _HEAD_WIDTH = 64  # where the ALiBi scales are not learned per head, which would tell their number
 
 
@@ -77,35 +79,50 @@ def read_emotion_net(folder: Path) -> EmotionWeights:
 
 def read_emotion2vec(path: Path) -> tuple[Emotion2vecConfig, dict[str, Tensor]]:
     """A .safetensors file with the published names -> sizes and float32 weights, checked."""
-    state = _needed(read_all(path))
-    config = infer_config(state, path)
-    net = Emotion2vec(config, operations=nn, device="meta")
-    check_state(net, state, path, "emotion2vec")
-    return config, state
+    file = read_header(path)
+    promised = _needed({name: (name, tensor) for name, tensor in promised_tensors(file).items()})
+    shapes = {plain: tensor for plain, (_, tensor) in promised.items()}
+    config = infer_config(shapes, path)
+    check_state(_build(config, path), shapes, path, "emotion2vec")
+    names = {stored: plain for plain, (stored, _) in promised.items()}
+    return config, read_tensors(file, names, torch.float32)
+
+
+def _build(config: Emotion2vecConfig, where: object) -> Emotion2vec:
+    """The net without weights; its layers know best which sizes do not go together."""
+    try:
+        return Emotion2vec(config, operations=nn, device="meta")
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"expected the weights of emotion2vec but got sizes that fit no net: {shown(str(error))} "
+            f"({where}). Use emotion2vec_plus_large, converted with `teacache_memo.py convert-emotion`."
+        ) from error
 
 
 def read_classifier(folder: Path) -> tuple[tuple[int, ...], dict[str, Tensor]]:
     """The checkpoint's `misc/audio_emotion_classifier` -> layer sizes and float32 weights, checked."""
     path = folder / WEIGHTS_NAME
-    state = read_all(path)
+    file = read_header(path)
+    state = promised_tensors(file)
     order = re.compile(r"layers\.(?:fc(\d+)\.)?weight")
     weights = {int(match[1] or 1): key for key in state if (match := order.fullmatch(key))}
     shapes = [state[weights[index]].shape for index in sorted(weights)]
-    if not shapes or any(len(shape) != 2 for shape in shapes):
+    fit = all(len(shape) == 2 and max(shape) <= MAX_WIDTH for shape in shapes)
+    if not 1 <= len(shapes) <= MAX_LAYERS or not fit:
         raise CheckpointError(
-            f"expected layers.fc1.weight and so on but got {', '.join(list(state)[:5]) or 'no tensor'} "
+            f"expected layers.fc1.weight and so on but got {listed(state, 5) or 'no tensor'} "
             f"({path}). Use MEMO's misc/audio_emotion_classifier."
         )
     sizes = (shapes[0][1], *(shape[0] for shape in shapes))
     check_state(EmotionClassifier(sizes, operations=nn, device="meta"), state, path, "emotion classifier")
-    return sizes, state
+    return sizes, read_tensors(file, {name: name for name in state}, torch.float32)
 
 
 def infer_config(state: Mapping[str, Tensor], where: object) -> Emotion2vecConfig:
     """Sizes from the shapes of the weights."""
     try:
         return _infer(state)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, ArithmeticError) as error:
         raise CheckpointError(
             f"expected the weights of emotion2vec but got none of {error} ({where}). "
             "Use emotion2vec_plus_large, converted with `teacache_memo.py convert-emotion`."
@@ -113,6 +130,8 @@ def infer_config(state: Mapping[str, Tensor], where: object) -> Emotion2vecConfi
 
 
 def _infer(state: Mapping[str, Tensor]) -> Emotion2vecConfig:
+    if 4 * sum(tensor.numel() for tensor in state.values()) > MAX_UNKNOWN_BYTES:
+        raise ValueError(f"at most {MAX_UNKNOWN_BYTES} bytes")
     conv, position = f"{_ENCODER}local_encoder.conv_layers.", f"{_ENCODER}relative_positional_encoder."
     first_conv = state[f"{conv}0.0.weight"]
     position_weight = state[f"{position}1.0.weight"]
@@ -138,12 +157,12 @@ def _infer(state: Mapping[str, Tensor]) -> Emotion2vecConfig:
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     found = len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-    if found > _MOST_LAYERS:
-        raise ValueError(f"at most {_MOST_LAYERS} layers of {prefix}")
+    if found > MAX_LAYERS:
+        raise ValueError(f"at most {MAX_LAYERS} layers of {prefix}")
     return found
 
 
-def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _needed(state: Mapping[str, T]) -> dict[str, T]:
     """Without wrappers' prefixes, the decoder of the pretraining and the published nine-class head."""
     plain = {_PREFIX.sub("", key): tensor for key, tensor in state.items()}
     return {key: tensor for key, tensor in plain.items() if _NEEDED.match(key)}
