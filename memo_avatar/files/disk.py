@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
@@ -145,7 +146,7 @@ def is_own(path: Path) -> bool:
         return False
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read it, if it is one: a pipe would never end, a device neither.
 
     Raises:

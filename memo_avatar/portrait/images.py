@@ -5,9 +5,8 @@ A square picture gives the numbers of upstream's `transforms.Resize`: Pillow's a
 
 from __future__ import annotations
 
-import struct
+import io
 import warnings
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,16 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..files.limits import MAX_PIXELS
+from ..files.disk import open_regular
+from ..files.foreign import shown
+from ..files.limits import (
+    MAX_PICTURE_HEADER,
+    MAX_PICTURE_READS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    MAX_WEBP_BYTES,
+    MIN_TILE,
+)
 
 Fit = Literal["crop", "letterbox"]
 
@@ -27,6 +35,7 @@ FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")  # no others: som
 _PROFILED = ("RGB", "RGBA", "L", "LA", "P", "CMYK")
 _OPAQUE = {"RGBA": "RGB", "LA": "L"}
 _SRGB_MISFIT = 2  # of 255
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF's tags
 NEUTRAL = (128, 128, 128)  # behind transparency and around a letterboxed picture
 
 
@@ -55,12 +64,15 @@ def open_image(path: Path) -> Image.Image:
         actual = "a folder" if path.is_dir() else "no such file"
         raise ImageError(f"expected a picture file but got {actual} ({path}). Check the path.")
     try:
-        with warnings.catch_warnings():
-            # Between 89 and 178 million pixels Pillow only warns; that many are fine here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=[name.upper() for name in FORMATS])
+        with warnings.catch_warnings(), _BoundedFile(open_regular(path).detach()) as stream:
+            # Between 89 and 178 million pixels Pillow only warns; that many are fine here. And what it warns
+            # of in a damaged EXIF is nobody's concern.
+            warnings.simplefilter("ignore")
+            image = Image.open(stream, formats=[name.upper() for name in FORMATS])
             _check_pixels(image.width * image.height, path)  # from the header: nothing is decoded yet
-            image = ImageOps.exif_transpose(image)
+            _check_tile(image, path)
+            stream.is_header, stream.is_jpeg = False, image.format in ("JPEG", "MPO")
+            return to_rgb(to_srgb(ImageOps.exif_transpose(image)), str(path))
     except Image.DecompressionBombError:
         _check_pixels(MAX_PIXELS + 1, path)
         raise
@@ -69,13 +81,42 @@ def open_image(path: Path) -> Image.Image:
             f"expected a picture but got a file of another kind ({path}). Use a "
             f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} file."
         ) from error
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except Exception as error:  # of a damaged file Pillow's decoders raise nearly everything
         raise ImageError(
-            f"expected a whole picture but got {error} ({path}). Save or download it again."
+            f"expected a whole picture but got {shown(str(error))} ({path}). Save or download it again."
         ) from error
-    return to_rgb(to_srgb(image), str(path))
+
+
+class _BoundedFile(io.BufferedReader):
+    """A picture's file as Pillow reads it: a header that does not end, and scans without number, are errors.
+
+    ``is_header`` until the picture's size is known, ``is_jpeg`` once it is known to be one.
+    """
+
+    is_header, is_jpeg = True, False
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self._reads, self._bytes, self._scans, self._last = 0, 0, 0, b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_header:
+            is_all = size is None or size < 0
+            most = MAX_WEBP_BYTES if is_all else MAX_PICTURE_HEADER - self._bytes
+            data = super().read(most + 1 if is_all else min(size or 0, most + 1))
+            self._reads, self._bytes = self._reads + 1, self._bytes + len(data)
+            if self._reads > MAX_PICTURE_READS or len(data) > most:
+                raise OSError(f"a header that does not end after {self._bytes} bytes")
+            return data
+        data = super().read(size)
+        if self.is_jpeg:  # among compressed data this pair of bytes is nothing else
+            self._scans += (self._last + data).count(b"\xff\xda")
+            self._last = data[-1:]
+            if self._scans > MAX_SCANS:
+                raise OSError(f"more than {MAX_SCANS} scans")
+        return data
 
 
 def _check_pixels(pixels: int, path: Path) -> None:
@@ -83,6 +124,17 @@ def _check_pixels(pixels: int, path: Path) -> None:
         raise ImageError(
             f"expected a picture of at most {MAX_PIXELS // 1_000_000} million pixels but got a larger one "
             f"({path}). Scale it down first."
+        )
+
+
+def _check_tile(image: Image.Image, path: Path) -> None:
+    """A TIFF's tiles are unpacked whole, however small the picture is."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
+    if width * height > max(MIN_TILE, 2 * image.width * image.height):
+        raise ImageError(
+            f"expected tiles of about the picture's {image.width}x{image.height} but got "
+            f"{shown(width)}x{shown(height)} ({path}). Save the picture as PNG."
         )
 
 
@@ -95,7 +147,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if not profile or image.mode not in _PROFILED:
         return image
     try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if profile[16:20] == b"RGB " and _is_srgb(source):
             return image
         if image.mode == "P":

@@ -7,15 +7,21 @@ prints a JSON object: for each case, how it ended, its seconds of the processor 
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import resource
 import shutil
+import struct
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from memo_avatar.checkpoint.companions import read_settings, read_vae, read_wav2vec2
 from memo_avatar.checkpoint.load import open_checkpoint
@@ -23,6 +29,8 @@ from memo_avatar.files.disk import try_place
 from memo_avatar.files.json_file import read_json
 from memo_avatar.files.weights_file import read_all
 from memo_avatar.portrait.face_crop import check_margin, parse_box
+from memo_avatar.portrait.images import open_image
+from memo_avatar.voice.emotion_files import read_classifier, read_emotion2vec
 from memo_avatar.voice.emotions import parse_plan
 from standalone.arguments import parse_video
 from standalone.face_inputs import load_face_embedding
@@ -114,6 +122,8 @@ HEADERS: dict[str, bytes] = {
     "metadata without end": header(None, text='{"__metadata__":' + "[" * 10**6),
     "objects without end": header(None, text='{"a":' * 10**6),
     "too many tensors": header({f"t{index}": ENTRY for index in range(MANY)}),
+    "lists without number": header(None, text='{"a":[' + "[]," * 2_600_000 + "[]]}"),
+    "objects without number": header(None, text='{"a":{"shape":[' + "{}," * 2_600_000 + "0]}}"),
     "a pickle": b"\x80\x02}q\x00.",
     "a zip": b"PK\x03\x04" + b"\0" * 100,
     "a web page": b"<!DOCTYPE html><html>",
@@ -132,6 +142,10 @@ JSONS: dict[str, bytes] = {
     "a name twice": b'{"a": 1, "a": 2}',
     "UTF-16": '{"a": 1}'.encode("utf-16"),
     "no text": b"\xff\xfe\xfd",
+    "lists without number": b'{"a":[' + b"[]," * 10_000_000 + b"0]}",
+    "zeros without number": b'{"a":[' + b"0," * 16_000_000 + b"0]}",
+    "names without number": ("{" + ",".join(f'"{n}":0' for n in range(2_000_000)) + "}").encode(),
+    "one letter that widens all": b'{"a":"' + b"x" * 30_000_000 + "\U0001f600".encode() + b'"}',
     "100 MB": b'{"a": "' + b"x" * (100 * 2**20) + b'"}',
 }
 SETTINGS = (
@@ -179,6 +193,69 @@ TEXTS: dict[str, Case] = {
     "a name with a NUL": lambda folder: try_place(folder / "a\0b.mp4"),
     "a name of 100000 letters": lambda folder: try_place(folder / ("w" * 100_000)),
 }
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: bytes, depth: int = 8, colours: int = 2, rows: bytes = b"\0" * 64 * 193) -> bytes:
+    size = struct.pack(">IIBBBBB", 64, 64, depth, colours, 0, 0, 0)
+    body = [chunk(b"IHDR", size), *chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def tiff(tile: int) -> bytes:
+    """A picture of 64x64 in one deflated tile of this side."""
+    kinds = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 200, 325: 9}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in kinds.items())
+    start = b"II*\0\x08\0\0\0" + struct.pack("<H", len(kinds)) + tags + b"\0" * 4
+    return start.ljust(200, b"\0") + zlib.compress(b"")
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes so often."""
+    stream = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
+
+
+GIF = b"GIF89a\x40\0\x40\0\0\0\0"
+PICTURES: dict[str, tuple[bytes, int]] = {
+    "WebP of 20 GB": (b"RIFF\xff\xff\xff\xffWEBPVP8L\xff\xff\xff\xff/" + b"\0" * 20, 20 * 10**9),
+    "WebP of 3 GB": (b"RIFF\xff\xff\xff\xffWEBPVP8L\xff\xff\xff\xff/" + b"\0" * 20, 3 * 10**9),
+    "PPM, a comment without end": (b"P6\n#", 10**9),
+    "PPM, blanks without end": (b"P6" + b" " * 3_000_000, 0),
+    "PNG, a chunk of 4 GB": (png(chunk(b"teSt", b""))[:37] + b"\xff\xff\xff\xffteSt", 5 * 10**9),
+    "PNG, chunks without number": (png(chunk(b"teSt", b"") * 800_000), 0),
+    "PNG, more transparency than palette": (
+        png(chunk(b"PLTE", b"\0\1\2"), chunk(b"tRNS", b"\0" * 500), colours=3, rows=b"\0" * 64 * 65),
+        0,
+    ),
+    "GIF, remarks without number": (GIF + b"!\xfe\x01a\0" * 3_000_000 + b";", 0),
+    "GIF, a remark of 100 MB": (GIF + b"!\xfe" + (b"\xff" + b"a" * 255) * 400_000, 0),
+    "GIF, nothing without end": (GIF, 10**9),
+    "JPEG, filling without end": (b"\xff\xd8" + b"\xff" * 3_000_000, 0),
+    "JPEG, 60 MB of notes": (
+        b"\xff\xd8" + (b"\xff\xe1\xff\xffExif\0\0" + b"a" * 65527) * 900 + b"\xff\xd9",
+        0,
+    ),
+    "JPEG, scans without number": (scans(3000), 0),
+    "TIFF, a tile of 256 million pixels": (tiff(2**14), 0),
+    "TIFF, a tile beyond all numbers": (tiff(2**30), 0),
+}
+NET = "modality_encoders.AUDIO.local_encoder.conv_layers.0.0.weight"
+
+
+def wide(name: str, *shape: int) -> bytes:
+    """One tensor in 16 bits, all of it a hole in the file."""
+    size = 2 * math.prod(shape)
+    return header({name: {"dtype": "BF16", "shape": list(shape), "data_offsets": [0, size]}}, b"")
+
+
+def hole(data: bytes, size: int, read: Callable[[Path], object], name: str) -> Case:
+    return file_of(data, read, name, len(data) + size)
 
 
 def checkpoint_with(part: str, name: str, value: Any) -> Case:
@@ -236,6 +313,17 @@ CASES: dict[str, Case] = {
         for part, name, value in CONFIGS
     },
     **{f"calibration: {text}": file_of(text.encode(), read_calibration, "c.json") for text in CALIBRATIONS},
+    **{
+        f"picture: {name}": file_of(data, open_image, "a.png", size)
+        for name, (data, size) in PICTURES.items()
+    },
+    "classifier of 8 GB": hole(
+        wide("layers.fc1.weight", 2 * 10**6, 2000),
+        8 * 10**9,
+        lambda path: read_classifier(path.parent),
+        "diffusion_pytorch_model.safetensors",
+    ),
+    "emotion2vec of 4 GB": hole(wide(NET, 2 * 10**9), 4 * 10**9, read_emotion2vec, "e.safetensors"),
     **TEXTS,
 }
 
