@@ -28,7 +28,12 @@ from .sound import (
     mix_down,
 )
 
-LOCAL_ONLY = {"protocol_whitelist": "file"}  # a playlist may not make FFmpeg ask the network
+_PLAYLISTS = {"avisynth", "concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vapoursynth"}
+LOCAL_ONLY = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
+}
+"""Nothing may make FFmpeg ask the network, open another file than the one that was given, or run one."""
 
 
 def load_audio(path: str | Path, *, max_seconds: float | None = None) -> Tensor:

@@ -148,6 +148,22 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.Mo
         assert load_audio(name).shape == (8_000,)
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile other.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.wav\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["ffconcat", "m3u8"],
+)
+@pytest.mark.parametrize("name", ["a.wav", "a.m3u8", "a.ffconcat"])
+def test_a_playlist_opens_no_file_beside_it(tmp_path: Path, name: str, playlist: str) -> None:
+    write_sound(tmp_path / "other.wav", tone(0.5))
+    (tmp_path / name).write_text(playlist)
+    with pytest.raises(MediaError, match="expected a sound file but got"):
+        load_audio(tmp_path / name)
+
+
 def test_the_track_that_a_player_would_choose(tmp_path: Path) -> None:
     """The first is a comment for the hearing impaired; the second is marked as the default one."""
     path = tmp_path / "a.mkv"
