@@ -8,6 +8,7 @@ from torch import Tensor
 from ..memo_avatar.video.difference import GAIN, measure, side_by_side
 from .boundary.checks import checked
 from .host.estimate import check_room
+from .host.pictures import frames_of
 from .host.schema import schema, show_text
 from .host.sockets import MemoReport, VideoReport
 
@@ -48,6 +49,7 @@ class CompareNode(io.ComfyNode):
     def execute(
         cls, full: Tensor, cached: Tensor, full_report: VideoReport, cached_report: VideoReport
     ) -> io.NodeOutput:
+        full, cached = frames_of(full, "full"), frames_of(cached, "cached")
         found = measure(full, cached)
         height, width = full.shape[1:3]
         check_room(len(full), 3 * width, height, "TeaCache Compare", "Compare a shorter part of the voice.")

@@ -11,7 +11,7 @@ from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .boundary.checks import checked
 from .host.estimate import check_room
-from .host.pictures import opaque
+from .host.pictures import frames_of, opaque
 from .host.schema import schema
 from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
@@ -54,6 +54,7 @@ class PasteBackNode(io.ComfyNode):
         match_colour: bool = True,
         original: Tensor | None = None,
     ) -> io.NodeOutput:
+        images = frames_of(images, "images")
         paster = make_paster(portrait, feather, match_colour, original)
         width, height = paster.size
         check_room(len(images), width, height, "MEMO Paste Back", _SMALLER)
@@ -61,7 +62,7 @@ class PasteBackNode(io.ComfyNode):
         whole = torch.empty(len(images), height, width, 3)
         for index, frame in enumerate(images):
             onto = None if moving is None else opaque(moving[index : index + 1]).movedim(-1, 0)
-            whole[index] = paster.paste(frame[..., :3].movedim(-1, 0), onto).movedim(0, -1)
+            whole[index] = paster.paste(frame.movedim(-1, 0), onto).movedim(0, -1)
         return io.NodeOutput(whole)
 
 

@@ -30,6 +30,11 @@ _VALUES: dict[str, tuple[type, str]] = {
     "MEMO_REPORT": (VideoReport, "MEMO Sampler"),
 }
 """What our sockets carry, and the node that gives it; a link through another pack may bring anything."""
+_OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "MODEL": (("model", "model_options", "patches"), "a MODEL, such as Load MEMO's"),
+    "VAE": (("encode", "decode"), "a VAE, such as Load MEMO's"),
+}
+"""What the host's sockets carry: the attributes that every pack's own kind of it has, and its name."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -73,7 +78,17 @@ def check_value(spec: Any, value: Any) -> Any:
     for kind, check in _WIDGETS.items():
         if isinstance(spec, kind):
             return check(spec, value)
+    if spec.get_io_type() in _OTHERS:
+        return _other(spec, value)
     return _value(spec, value) if spec.get_io_type() in _VALUES else value
+
+
+def _other(spec: Any, value: Any) -> Any:
+    """What the host's or another pack's nodes make."""
+    attributes, what = _OTHERS[spec.get_io_type()]
+    if all(hasattr(value, name) for name in attributes):
+        return value
+    raise InputError(f"expected {what}, but got {_short(value)} ({spec.id}). Connect Load MEMO.")
 
 
 def _value(spec: Any, value: Any) -> Any:

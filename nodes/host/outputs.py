@@ -6,10 +6,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
@@ -119,7 +120,7 @@ def _widget(title: str, name: str, node: type[io.ComfyNode]) -> str | None:
     names = _search_names(node)
     calls = (
         lambda key, one: names.get(key, one.get("class_type")),
-        lambda _key, one: (one.get("_meta") or {}).get("title"),
+        lambda _key, one: _mapping(one.get("_meta")).get("title"),
     )
     for call in calls:
         for key, one in prompt.items():
@@ -136,8 +137,13 @@ def _search_names(node: type[io.ComfyNode]) -> dict[str, str]:
     workflow = extra.get("workflow") if isinstance(extra, dict) else None
     nodes = workflow.get("nodes") if isinstance(workflow, dict) else None
     found = [one for one in nodes if isinstance(one, dict)] if isinstance(nodes, list) else []
-    names = {str(one.get("id")): (one.get("properties") or {}).get("Node name for S&R") for one in found}
+    names = {str(one.get("id")): _mapping(one.get("properties")).get("Node name for S&R") for one in found}
     return {key: name for key, name in names.items() if isinstance(name, str)}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What a client sent where an object belongs; the host looks at neither."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _check_name(prefix: str, output: str) -> None:

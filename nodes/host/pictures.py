@@ -28,6 +28,7 @@ def opaque(image: Any) -> Tensor:
     if (
         pixels.ndim != 3
         or not pixels.numel()
+        or pixels.layout != torch.strided
         or pixels.shape[-1] not in (1, 3, 4)
         or not (is_byte or pixels.is_floating_point())
     ):
@@ -46,6 +47,23 @@ def opaque(image: Any) -> Tensor:
         grey = torch.tensor(NEUTRAL) / 255
         return picture[..., :3] * alpha + grey * (1 - alpha)
     return picture.expand(*picture.shape[:2], 3)
+
+
+def frames_of(images: Any, what: str) -> Tensor:
+    """What may arrive as the frames of a video -> (B, H, W, 3), not copied; alpha is left out."""
+    shape = tuple(getattr(images, "shape", ()))
+    if (
+        not isinstance(images, Tensor)
+        or images.layout != torch.strided
+        or images.ndim != 4
+        or shape[-1] not in (1, 3, 4)
+        or not (images.is_floating_point() and images.numel())
+    ):
+        raise ImageError(
+            f"expected frames of shape (count, height, width, 3) but got {shape or type(images).__name__} "
+            f"({what}). Connect the images of MEMO Sampler."
+        )
+    return images[..., :3].expand(*shape[:3], 3)
 
 
 def to_picture(picture: Tensor) -> Image.Image:

@@ -127,6 +127,7 @@ def is_advice(said: Any) -> bool:
 
 def test_other_nodes_values_on_our_sockets_are_named_by_their_nodes(inside: dict[str, Any]) -> None:
     found = value(inside, "foreign_values")
+    assert len(found) == 33
     assert found["voice"].endswith(
         "Connect MEMO Voice. Expected what MEMO Voice gives but got what MEMO Portrait gives (voice)."
     )
@@ -140,3 +141,7 @@ def test_every_widgets_value_is_checked_by_the_node_itself(inside: dict[str, Any
 
 def test_no_node_does_without_the_check(inside: dict[str, Any]) -> None:
     assert value(inside, "unchecked_nodes") == {"names": []}
+
+
+def test_what_a_client_sends_as_a_workflow_stops_no_file(inside: dict[str, Any]) -> None:
+    assert set(value(inside, "odd_workflows").values()) == {"%Node.width%"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from world import World
@@ -13,7 +14,42 @@ def foreign_values(world: World) -> dict[str, str]:
 
     job, nodes = world.job, world.nodes
     sampler = vars(job)
+    picture = torch.rand(1, 64, 64, 3)
+    cut = nodes.PortraitNode.execute(picture, job.memo, 32, 32, "face", face="none").args[0]
+    report = world.module("nodes.host.video_inputs").make_report(None, 1.0, 2, ())
+    frames = {
+        "text": "frames",
+        "number": 3,
+        "one picture": torch.rand(32, 32, 3),
+        "two channels": torch.rand(2, 32, 32, 2),
+        "no pixels": torch.zeros(2, 0, 32, 3),
+        "sparse": torch.rand(2, 32, 32, 3).to_sparse(),
+        "complex": torch.zeros(2, 32, 32, 3, dtype=torch.complex64),
+    }
+    others = {"text": "x", "nothing": None, "tensor": torch.zeros(3), "object": {"model": 1}}
     return {
+        **{
+            f"pasted {name}": said(lambda v=v: nodes.PasteBackNode.execute(v, cut))
+            for name, v in frames.items()
+        },
+        **{
+            f"compared {name}": said(lambda v=v: nodes.CompareNode.execute(v, v, report, report))
+            for name, v in frames.items()
+        },
+        **{
+            f"{socket} of {name}": said(lambda v=v, s=socket: nodes.SamplerNode.execute(**{**sampler, s: v}))
+            for socket in ("model", "vae")
+            for name, v in others.items()
+        },
+        **{
+            f"cached {name}": said(lambda v=v: nodes.TeaCacheNode.execute(v, "threshold", 2.0, 0.1))
+            for name, v in others.items()
+        },
+        "saved text": said(lambda: nodes.SaveNode.execute("model", job.memo, "never", "bf16")),
+        "loaded text": said(lambda: nodes.LoadMemo.execute("micro", "auto", "vae")),
+        "sparse picture": said(
+            lambda: nodes.PortraitNode.execute(picture.to_sparse(), job.memo, 32, 32, "crop", face="none")
+        ),
         "memo": said(lambda: nodes.PortraitNode.execute(torch.rand(1, 8, 8, 3), "memo", 32, 32, "crop")),
         "voice": said(lambda: nodes.SamplerNode.execute(**{**sampler, "voice": job.portrait})),
         "portrait": said(lambda: nodes.SamplerNode.execute(**{**sampler, "portrait": {}})),
@@ -61,4 +97,16 @@ def unchecked_nodes(world: World) -> dict[str, Any]:
     return {"names": [node.__name__ for node in nodes if not hasattr(node.execute, "__wrapped__")]}
 
 
-CHECKS = [foreign_values, wrong_values, unchecked_nodes]
+def odd_workflows(world: World) -> dict[str, str]:
+    """A file's name filled in from what a client sent in place of a workflow."""
+    outputs, found = world.module("nodes.host.outputs"), {}
+    for name, odd in {"text": "x", "list": [1], "number": 3}.items():
+        prompt = {"1": {"class_type": "A", "inputs": {}, "_meta": odd}}
+        workflow = {"nodes": [{"id": 1, "properties": odd}]}
+        hidden = SimpleNamespace(prompt=prompt, extra_pnginfo={"workflow": workflow})
+        node = SimpleNamespace(hidden=hidden)
+        found[name] = said(lambda n=node: outputs.fill_in("%Node.width%", n))
+    return found
+
+
+CHECKS = [foreign_values, wrong_values, unchecked_nodes, odd_workflows]
