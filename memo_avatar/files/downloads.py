@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import re
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -89,7 +90,7 @@ def _fetch_patiently(url: str, part: Path, tag: Path, most: int, on_bytes: OnByt
     for attempt in range(ATTEMPTS):
         try:
             return _fetch(url, part, tag, most, on_bytes)
-        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        except (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException) as error:
             if attempt == ATTEMPTS - 1:
                 raise DownloadError(
                     f"expected the rest of the file but the connection broke {ATTEMPTS} times: "

@@ -194,3 +194,43 @@ def test_what_a_server_says_is_shown_short_and_printable(server: Server, tmp_pat
     with pytest.raises(DownloadError) as caught:
         download(server.url, tmp_path / "m")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("at", [0, 5_000])
+def test_noise_in_place_of_encrypted_bytes_is_a_broken_connection(
+    server: Server, tmp_path: Path, at: int
+) -> None:
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        handler.wfile.write(BODY[:at])
+        os.write(handler.connection.fileno(), b"noise" * 1000)
+        handler.close_connection = True
+
+    server.answer = answer
+    with pytest.raises(DownloadError, match="the connection broke 4 times"):
+        download(server.url, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://[::1",
+        "https://127.0.0.1:99999/m",
+        "https://127.0.0.1:port/m",
+        "https://127.0.0.1:0/m",
+        "https:///m",
+        "https://a b/m",
+        "https://\xff/m",
+        "https://" + "a" * 300 + "/m",
+        "https://127.0.0.1/" + "a" * 60_000,
+        "m" * 70_000,
+    ],
+)
+def test_redirects_to_addresses_that_are_none(server: Server, tmp_path: Path, address: str) -> None:
+    answering(server, 302, b"", Location=address)
+    with pytest.raises(DownloadError, match="expected ") as refused:
+        download(server.url, tmp_path / "m")
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 600
+    assert names(tmp_path) == []
