@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from memo_avatar.files.disk import remove, replacing
+from memo_avatar.files.disk import open_regular, remove, replacing
+from memo_avatar.files.foreign import CheckpointError
+from memo_avatar.files.json_file import parse_json
 from memo_avatar.files.lock import hold
 
 from ..arguments import CommandError
@@ -20,6 +22,7 @@ RESULTS, FAILED, LOCK = "results.jsonl", "failed.jsonl", ".batch.lock"
 State = Literal["done", "skipped", "failed"]
 
 _MOST_BYTES = 256 * 2**20
+_LONGEST_LINE = 2**20
 logger = logging.getLogger(__name__)
 
 
@@ -87,16 +90,23 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines of earlier runs that can be read; they only inform, so that none is worth an error."""
     if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         return
+    with open_regular(path) as stream:
+        for number, text in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), start=1):
+            if line := _result(text):
+                yield line["id"], line
+            elif text.strip():
+                logger.warning("%s: line %d can't be read and is left out", path.name, number)
+
+
+def _result(text: bytes) -> dict[str, Any] | None:
+    """The line as this module writes it, if it is one, and can be written again."""
+    try:
+        line: Any = parse_json(text.decode("utf-8"), RESULTS)
+        json.dumps(line, ensure_ascii=False).encode("utf-8")  # JSON may hold half a letter, a file may not
+    except (CheckpointError, UnicodeError):
+        return None
     names = {item.name for item in fields(Result)}
-    for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
-        try:
-            line = json.loads(text) if text.strip() else None
-        except (ValueError, RecursionError):
-            line = text
-        if isinstance(line, dict) and isinstance(line.get("id"), str) and line.keys() <= names:
-            yield line["id"], line
-        elif line is not None:
-            logger.warning("%s: line %d can't be read and is left out", path.name, number)
+    return line if isinstance(line.get("id"), str) and line.keys() <= names else None
 
 
 @contextmanager

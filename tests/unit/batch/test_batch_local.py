@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from standalone.batch.results import Results
 from standalone.command import main
 from tests.helpers.media import read_video, tone, write_sound
 
@@ -105,3 +106,19 @@ def test_an_output_that_is_an_input_of_another_row(
     jobs = write_jobs(tmp_path, row(tmp_path, "a", audio="out/b.mp4"), row(tmp_path, "b"))
     assert batch(tmp_path, jobs) == 2
     assert "line 2 ('b'): expected an output of its own but got an input" in capsys.readouterr().err
+
+
+def test_results_that_anybody_wrote_are_left_out_and_stop_nothing(tmp_path: Path) -> None:
+    good = {"id": "a", "state": "failed", "message": "of before"}
+    lines = [
+        json.dumps(good).encode(),
+        b'{"id": "half a letter", "state": "done", "message": "\\ud800"}',
+        b'{"id": "infinite", "state": "done", "seconds": 1e999}',
+        b'{"id": "twice", "id": "thrice"}',
+        b'{"id": "deep", "earlier": ' + b"[" * 100_000,
+        b'{"id": "long", "message": "' + b"x" * 3 * 2**20 + b'"}',
+        b"\xff\xfe",
+    ]
+    (tmp_path / "results.jsonl").write_bytes(b"\n".join(lines))
+    Results(tmp_path).close([])
+    assert [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [good]
