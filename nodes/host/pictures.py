@@ -51,7 +51,7 @@ def opaque(image: Any) -> Tensor:
 
 def frames_of(images: Any, what: str) -> Tensor:
     """What may arrive as the frames of a video -> (B, H, W, 3), not copied; alpha is left out."""
-    shape = tuple(getattr(images, "shape", ()))
+    shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
     if (
         not isinstance(images, Tensor)
         or images.layout != torch.strided
