@@ -51,12 +51,12 @@ def opaque(image: Any) -> Tensor:
 
 def frames_of(images: Any, what: str) -> Tensor:
     """What may arrive as the frames of a video -> (B, H, W, 3), not copied; alpha is left out."""
-    shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
+    shape = tuple(getattr(images, "shape", ()))
     if (
         not isinstance(images, Tensor)
         or images.layout != torch.strided
         or images.ndim != 4
-        or shape[-1] not in (1, 3, 4)
+        or images.shape[-1] not in (1, 3, 4)
         or not (images.is_floating_point() and images.numel())
     ):
         raise ImageError(
