@@ -34,6 +34,7 @@ MIN_SIDE = 32  # no face can be seen in less
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF", "PPM")  # no others: some of Pillow's start programs
 _PROFILED = ("RGB", "RGBA", "L", "LA", "P", "CMYK")
 _OPAQUE = {"RGBA": "RGB", "LA": "L"}
+_KEEP_BLACK = 0x2000  # lcms's flag for black point compensation; Pillow 10.1 has no name for it
 _SRGB_MISFIT = 2  # of 255
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF's tags
 NEUTRAL = (128, 128, 128)  # behind transparency and around a letterboxed picture
@@ -169,7 +170,7 @@ def _convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Imag
         image.mode,
         "RGB",
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        flags=_KEEP_BLACK,
     )
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None, "only an in-place transform gives None"
