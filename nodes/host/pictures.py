@@ -50,20 +50,25 @@ def opaque(image: Any) -> Tensor:
 
 
 def frames_of(images: Any, what: str) -> Tensor:
-    """What may arrive as the frames of a video -> (B, H, W, 3), not copied; alpha is left out."""
+    """What may arrive as the frames of a video -> (B, H, W, 3) in 0..1; alpha is left out.
+
+    Floats are not copied. Bytes are taken as meant, and anything else is told in one line.
+    """
     shape = tuple(getattr(images, "shape", ()))
     if (
         not isinstance(images, Tensor)
         or images.layout != torch.strided
         or images.ndim != 4
         or images.shape[-1] not in (1, 3, 4)
-        or not (images.is_floating_point() and images.numel())
+        or not (images.dtype == torch.uint8 or images.is_floating_point())
+        or not images.numel()
     ):
         raise ImageError(
             f"expected frames of shape (count, height, width, 3) but got {shape or type(images).__name__} "
             f"({what}). Connect the images of MEMO Sampler."
         )
-    return images[..., :3].expand(*shape[:3], 3)
+    frames = images[..., :3].expand(*shape[:3], 3)
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
 def to_picture(picture: Tensor) -> Image.Image:

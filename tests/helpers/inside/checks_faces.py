@@ -133,8 +133,10 @@ def pasted_back(world: World) -> dict[str, Any]:
     outside = torch.ones(TALL, WIDE, dtype=torch.bool)
     outside[top:bottom, left:right] = False
     uncut = portrait(world, image, "crop")[0]
+    of_bytes = (255 * frames).round().byte()
     return {
         "shape": list(whole.shape),
+        "bytes": bool(execute(of_bytes, cut).args[0].equal(execute(of_bytes.float() / 255, cut).args[0])),
         "outside": bool((whole[:, outside] == image[0, outside]).all()),
         "inside differs": bool((whole[:, ~outside] != image[0, ~outside]).any()),
         "upscaled": list(execute(torch.rand(1, 4 * SIZE, 4 * SIZE, 3), cut).args[0].shape),
