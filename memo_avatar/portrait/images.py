@@ -170,7 +170,7 @@ def _convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Imag
         image.mode,
         "RGB",
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=_KEEP_BLACK,
+        flags=_KEEP_BLACK,  # pyright: ignore[reportArgumentType]  # a number in every Pillow
     )
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None, "only an in-place transform gives None"
