@@ -204,13 +204,14 @@ class ReportNode(io.ComfyNode):
                 io.Boolean.Input(
                     "details",
                     default=False,
-                    tooltip="Add a line for every step to the text: what was decided, and why.",
+                    tooltip="Add a line for every step to the text: what was decided, and why. Draw what was "
+                    "measured.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="image",
-                    tooltip="A row per clip: dark steps computed, light ones skipped. "
+                    tooltip="What was saved. A row per clip: dark steps computed, light ones skipped. "
                     "Below: how far the face has drifted.",
                 ),
                 io.String.Output(display_name="text"),
@@ -223,9 +224,10 @@ class ReportNode(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, report: VideoReport, details: bool) -> io.NodeOutput:
-        picture = to_tensor(add_curve(draw(report.cache), report.drift))[None].float() / 255
+        drawn = draw(report.cache, curves=details)
+        picture = to_tensor(add_curve(drawn, report.drift))[None].float() / 255
         text = report.text(details)
-        show_text(cls, text)
+        show_text(cls, text if details else report.sentences())
         return io.NodeOutput(picture, text, ui={"text": (text,)})
 
 

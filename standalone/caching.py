@@ -76,7 +76,7 @@ def save_report(report: CacheReport, path: Path, drift: Sequence[Drift] = ()) ->
             from memo_avatar.video.drift_picture import add_curve
             from teacache_core.picture import draw
 
-            add_curve(draw(report), drift).save(part, format="PNG" if kind == ".png" else "JPEG")
+            add_curve(draw(report, curves=True), drift).save(part, format="PNG" if kind == ".png" else "JPEG")
         elif kind == ".json":
             document = {**report.to_json(), "drift": [asdict(clip) for clip in drift]}
             part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

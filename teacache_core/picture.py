@@ -1,4 +1,6 @@
-"""The report as one picture: a grid of decisions (clips down, evaluations across) and the curves under it.
+"""The report as one picture: what was saved, and a grid of decisions (clips down, evaluations across).
+
+Its letters are large, because it is shown on a node, where it is about half as wide as it is.
 
 Needs PIL, imported when drawing; everything else in this package does without.
 """
@@ -18,30 +20,34 @@ if TYPE_CHECKING:
 _INK, _PAPER, _FAINT = (32, 36, 44), (255, 255, 255), (226, 229, 235)
 _COMPUTED, _SKIPPED = (38, 84, 158), (176, 211, 236)
 _SIGNAL, _ERROR = (207, 92, 36), (40, 140, 96)
-_WIDTH, _MARGIN, _LEFT, _CURVE = 960, 24, 88, 180
+_WIDTH, _MARGIN, _LEFT, _CURVE = 720, 24, 112, 180
+_TOP, _ROW, _LOW_ROW = 96, 26, 12
 _MAX_ROWS = 60
+_LOUD, LETTERS = 30, 22
+"""Pixels: the headline's letters, where it fits in them, and those of all else."""
 
 
-def draw(report: CacheReport) -> Image:
-    """An RGB picture, 960 pixels wide."""
+def draw(report: CacheReport, curves: bool = False) -> Image:
+    """An RGB picture, 720 pixels wide; with ``curves``, how much was measured at every evaluation."""
     from PIL import Image, ImageDraw
 
     clips = list(report.clips().items())
     shown = clips[:_MAX_ROWS]
-    row = 22 if len(shown) <= 20 else 12
-    top = 96
-    bottom = top + row * max(1, len(shown))
-    picture = Image.new("RGB", (_WIDTH, bottom + 56 + _CURVE + 2 * _MARGIN), _PAPER)
+    row = _ROW if len(shown) <= 20 else _LOW_ROW
+    bottom = _TOP + row * max(1, len(shown))
+    more = 40 if len(clips) > len(shown) else 0
+    picture = Image.new("RGB", (_WIDTH, bottom + more + _MARGIN + (_CURVE + 80) * curves), _PAPER)
     pen = ImageDraw.Draw(picture)
-    _text(pen, (_MARGIN, 16), report.summary(), 18)
-    _text(pen, (_MARGIN, 42), f"Calibration: {report.calibration}.", 14)
-    _legend(pen, 66)
+    _headline(pen, report.headline())
+    _legend(pen, 56, curves)
     columns = max((len(records) for _, records in clips), default=1)
     for index, (clip_index, records) in enumerate(shown):
-        _grid_row(pen, top + index * row, row, columns, clip_index, records)
-    if len(clips) > len(shown):
-        _text(pen, (_MARGIN, bottom + 4), f"... and {len(clips) - len(shown)} more clips", 13)
-    _curves(pen, bottom + 40, columns, [records for _, records in clips])
+        named = row == _ROW or index % 5 == 0
+        _grid_row(pen, _TOP + index * row, row, columns, f"clip {clip_index}" if named else "", records)
+    if more:
+        _text(pen, (_MARGIN, bottom + 12), f"... and {len(clips) - len(shown)} more clips")
+    if curves:
+        _curves(pen, bottom + more + 40, columns, [records for _, records in clips])
     return picture
 
 
@@ -52,34 +58,41 @@ def to_tensor(picture: Image) -> Tensor:
 
 
 def _text(
-    pen: Any, place: tuple[float, float], text: str, size: int, fill: tuple[int, int, int] = _INK
-) -> None:
+    pen: Any,
+    place: tuple[float, float],
+    text: str,
+    size: float = LETTERS,
+    fill: tuple[int, int, int] = _INK,
+) -> float:
+    """Writes it, and says how wide it is."""
     from PIL import ImageFont
 
-    pen.text(place, text, fill=fill, font=ImageFont.load_default(size=size))
+    font = ImageFont.load_default(size=size)
+    pen.text(place, text, fill=fill, font=font)
+    return pen.textlength(text, font=font)
 
 
-def _legend(pen: Any, y: int) -> None:
-    x = _MARGIN
-    for colour, label in (
-        (_COMPUTED, "computed"),
-        (_SKIPPED, "skipped"),
-        (_SIGNAL, "signal change"),
-        (_ERROR, "replay error (on computed steps)"),
-    ):
-        pen.rectangle((x, y + 2, x + 14, y + 16), fill=colour)
-        _text(pen, (x + 20, y), label, 14)
-        x += 46 + 8 * len(label)
+def _headline(pen: Any, text: str) -> None:
+    from PIL import ImageFont
+
+    width = pen.textlength(text, font=ImageFont.load_default(size=_LOUD))
+    _text(pen, (_MARGIN, 12), text, min(_LOUD, _LOUD * (_WIDTH - 2 * _MARGIN) / width))
+
+
+def _legend(pen: Any, y: int, curves: bool) -> None:
+    x: float = _MARGIN
+    measured = [(_SIGNAL, "signal change"), (_ERROR, "error, had it been skipped")] if curves else []
+    for colour, label in ((_COMPUTED, "computed"), (_SKIPPED, "skipped"), *measured):
+        pen.rectangle((x, y + 4, x + 18, y + 22), fill=colour)
+        x += 52 + _text(pen, (x + 26, y), label)
 
 
 def _cell(columns: int) -> float:
     return (_WIDTH - _LEFT - _MARGIN) / columns
 
 
-def _grid_row(
-    pen: Any, y: int, height: int, columns: int, clip_index: int, records: list[StepRecord]
-) -> None:
-    _text(pen, (_MARGIN, y), f"clip {clip_index}", min(14, height - 2))
+def _grid_row(pen: Any, y: int, height: int, columns: int, name: str, records: list[StepRecord]) -> None:
+    _text(pen, (_MARGIN, y - 2), name)
     width = _cell(columns)
     for index, record in enumerate(records):
         left = _LEFT + index * width
@@ -93,12 +106,12 @@ def _curves(pen: Any, top: int, columns: int, clips: list[list[StepRecord]]) -> 
     error = _means(clips, "replay_error", columns)
     known = [value for value in signal + error if value is not None]
     highest = max(known, default=0.0)
-    _text(pen, (_MARGIN, top), f"{100 * highest:.1f} %", 13)
-    _text(pen, (_MARGIN, top + _CURVE - 14), "0 %", 13)
+    _text(pen, (_MARGIN, top), f"{100 * highest:.1f} %")
+    _text(pen, (_MARGIN, top + _CURVE - 22), "0 %")
     pen.line((_LEFT, top + _CURVE, _WIDTH - _MARGIN, top + _CURVE), fill=_INK)
     pen.line((_LEFT, top, _WIDTH - _MARGIN, top), fill=_FAINT)
     if highest <= 0:
-        _text(pen, (_LEFT + 8, top + 8), "no change was measured in this mode", 14)
+        _text(pen, (_LEFT + 8, top + 8), "no change was measured in this mode")
         return
     for values, colour in ((signal, _SIGNAL), (error, _ERROR)):
         points = [
@@ -110,7 +123,7 @@ def _curves(pen: Any, top: int, columns: int, clips: list[list[StepRecord]]) -> 
             pen.line(points, fill=colour, width=3)
         for x, y in points:
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-    _text(pen, (_LEFT, top + _CURVE + 4), "evaluation, from noise to clean", 13)
+    _text(pen, (_LEFT, top + _CURVE + 4), "steps, from noise to clean")
 
 
 def _means(clips: list[list[StepRecord]], name: str, columns: int) -> list[float | None]:

@@ -131,6 +131,16 @@ class CacheReport:
             f"{totals.seconds + totals.seconds_saved:.1f} s."
         )
 
+    def headline(self) -> str:
+        """What was saved, in a few words."""
+        totals = self.totals()
+        if self.config.mode == "off":
+            return "TeaCache is off: every step was computed."
+        whole = totals.seconds + totals.seconds_saved
+        half = 2 * totals.skipped == totals.evaluations > 0
+        steps = "Half the steps" if half else f"{totals.skipped} of {totals.evaluations} steps"
+        return f"{steps} skipped, about {totals.seconds_saved:.1f} s saved of {whole:.1f} s"
+
     def whole(self, seconds: float) -> str:
         """One line: what the skipped steps made of a video that took `seconds` in all; empty without any."""
         totals = self.totals()

@@ -17,7 +17,7 @@ _LINES = (
     ("colour", (207, 92, 36)),
     ("likeness", (130, 70, 150)),
 )
-_HEIGHT, _MARGIN, _LEFT = 200, 24, 88
+_HEIGHT, _MARGIN, _LEFT, _LETTERS = 200, 24, 112, 22
 _LEAST_SPAN = 0.1  # of the curve's axis, above and below 1: a drift of a tenth is to look like one
 
 
@@ -26,19 +26,21 @@ def add_curve(picture: Image.Image, curve: Sequence[Drift]) -> Image.Image:
     if len(curve) < 2:
         return picture
     width, top = picture.width, picture.height
-    whole = Image.new("RGB", (width, top + _HEIGHT + 4 * _MARGIN), _PAPER)
+    whole = Image.new("RGB", (width, top + _HEIGHT + 6 * _MARGIN), _PAPER)
     whole.paste(picture, (0, 0))
     pen = ImageDraw.Draw(whole)
     _text(pen, (_MARGIN, top), "Drift of the face against the first clip:")
-    for index, (name, colour) in enumerate(_LINES):
-        _text(pen, (_MARGIN + 290 + 100 * index, top), name, colour)
-    top += _MARGIN + 8
+    x: float = _MARGIN
     lines = {name: values for name, _ in _LINES if len(values := _points(curve, name)) > 1}
+    for name, colour in _LINES:
+        if name in lines:
+            x += _MARGIN + _text(pen, (x, top + 28), name, colour)
+    top += 3 * _MARGIN
     span = max(_LEAST_SPAN, *(abs(value - 1) for values in lines.values() for _, value in values))
     for share in (-1, 0, 1):
         y = top + _HEIGHT * (1 - share) / 2
         pen.line((_LEFT, y, width - _MARGIN, y), fill=_INK if share == 0 else _FAINT)
-        _text(pen, (_MARGIN, y - 8), f"{100 * (1 + share * span):.0f} %")
+        _text(pen, (_MARGIN, y - 14), f"{100 * (1 + share * span):.0f} %")
     step = (width - _LEFT - _MARGIN) / (len(curve) - 1)
     for name, colour in _LINES:
         points = [
@@ -62,5 +64,8 @@ def _points(curve: Sequence[Drift], name: str) -> list[tuple[int, float]]:
     return [(index, getattr(drift, name)) for index, drift in enumerate(curve)]
 
 
-def _text(pen: Any, place: tuple[float, float], text: str, fill: tuple[int, int, int] = _INK) -> None:
-    pen.text(place, text, fill=fill, font=ImageFont.load_default(size=14))
+def _text(pen: Any, place: tuple[float, float], text: str, fill: tuple[int, int, int] = _INK) -> float:
+    """Writes it, and says how wide it is."""
+    font = ImageFont.load_default(size=_LETTERS)
+    pen.text(place, text, fill=fill, font=font)
+    return pen.textlength(text, font=font)

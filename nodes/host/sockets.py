@@ -87,6 +87,15 @@ class VideoReport:
             return f"{made} frames in {pace}."
         return f"{self.frames} frames: {self.kept} from an earlier run, {made} made in {pace}."
 
+    def sentences(self) -> str:
+        """What is to be read on a node: what was saved, in a few short lines."""
+        totals = self.cache.totals()
+        faster = (self.seconds + totals.seconds_saved) / max(self.seconds, 1e-9)
+        saved, drift = self.cache.headline(), drift_sentence(self.drift)
+        if totals.skipped:
+            saved += f": about {faster:.2f} times faster with all that is done beside the steps."
+        return "\n".join(filter(None, [self.first_line, saved, drift, *self.cache.notes, *self.notes]))
+
     def text(self, details: bool = False) -> str:
         """For people; with ``details``, a line for every evaluation."""
         whole = self.cache.whole(self.seconds)

@@ -1,6 +1,7 @@
 """The report: round trip, numbers, text, picture, files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,16 +76,32 @@ def test_a_picture_is_drawn_for_any_length(clips: int) -> None:
     ]
     picture = draw(CacheReport(StepCacheConfig(rel_l1_thresh=0.2), records=records))
     pixels = to_tensor(picture)
-    assert pixels.dtype == torch.uint8 and pixels.shape == (picture.height, 960, 3)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (picture.height, 720, 3)
     assert pixels.float().std() > 5
 
 
 def test_the_picture_shows_each_decision() -> None:
     pixels = to_tensor(draw(made_report()))
-    row = pixels[96 + 11]
-    computed, skipped = row[88 + 100].tolist(), row[88 + 424 + 100].tolist()
+    row = pixels[96 + 13]
+    computed, skipped = row[112 + 100].tolist(), row[112 + 292 + 100].tolist()
     assert computed != skipped
-    assert pixels[96 + 22 + 11][88 + 424 + 100].tolist() == computed
+    assert pixels[96 + 26 + 13][112 + 292 + 100].tolist() == computed
+
+
+def test_a_picture_begins_with_what_was_saved() -> None:
+    assert made_report().headline() == "1 of 4 steps skipped, about 2.9 s saved of 12.0 s"
+    half = replace(made_report(), records=made_report().records[:2])
+    assert half.headline().startswith("Half the steps skipped, about ")
+    assert CacheReport(StepCacheConfig()).headline() == "TeaCache is off: every step was computed."
+
+
+def test_what_was_measured_is_drawn_where_it_is_asked_for() -> None:
+    """The grid stays where it is; the curves have their own colours."""
+    plain, measured = to_tensor(draw(made_report())), to_tensor(draw(made_report(), curves=True))
+    assert torch.equal(plain[96:140], measured[96:140])
+    for colour in ((207, 92, 36), (40, 140, 96)):
+        drawn = [int((pixels == torch.tensor(colour)).all(-1).sum()) for pixels in (plain, measured)]
+        assert drawn[0] == 0 and drawn[1] > 300
 
 
 def test_without_an_observer_decisions_and_answers_are_the_same_and_nothing_is_measured() -> None:
