@@ -74,16 +74,25 @@ function watchTheQueue() {
 // The page shows a node's last preview in place of what the node made, for as long as it holds that picture: a node
 // that previews its steps and ends with a video would never show the video. So let go of it first.
 function dropPreview(nodeType) {
-  const onExecuted = nodeType.prototype.onExecuted;
+  const { onExecuted, onExecutionStart } = nodeType.prototype;
   nodeType.prototype.onExecuted = function (...output) {
     const previews = app.nodePreviewImages ?? {};
     for (const key of Object.keys(previews)) // a node's id, after that of the subgraph it may be in
-      if (key === String(this.id) || key.endsWith(`:${this.id}`)) delete previews[key];
+      if (key === String(this.id) || key.endsWith(`:${this.id}`)) previews[key] = []; // the page itself forgets the key
+    if (output[0]?.images && isNodes2()) queueMicrotask(() => (this.previewMediaType = "video"));
     return onExecuted?.apply(this, output);
+  };
+  nodeType.prototype.onExecutionStart = function (...given) {
+    if (isNodes2()) this.previewMediaType = undefined; // pictures of the steps come first
+    return onExecutionStart?.apply(this, given);
   };
 }
 
-// The same video on the subgraph that the node is in: that is what one sees.
+// Nodes 2.0 shows what a node in a subgraph made on the subgraph, where its `previewExposures` say so, and asks the
+// node which kind it is.
+const isNodes2 = () => Boolean(globalThis.LiteGraph?.vueNodesMode);
+
+// The same video on the subgraph that the node is in, where the page draws nodes itself: that is what one sees.
 function showOnSubgraph({ detail }) {
   const id = String(detail?.display_node ?? detail?.node);
   const outer = id.slice(0, Math.max(0, id.lastIndexOf(":")));

@@ -50,7 +50,7 @@ function run(page) {
 // Listens until `done` says so of what was heard: texts on nodes, toasts, steps computed, how the run ended.
 async function listen(page, act, done = (heard) => heard.ended) {
   await page.evaluate(() => {
-    const heard = (window.heard = { steps: 0, stepsBeforeToast: null, videos: [], ended: null });
+    const heard = (window.heard = { steps: 0, stepsBeforeToast: null, stepsBeforeText: {}, videos: [], ended: null });
     const toasted = new MutationObserver(() => {
       if (!document.querySelector(".p-toast-message")) return;
       heard.stepsBeforeToast = heard.steps;
@@ -59,7 +59,9 @@ async function listen(page, act, done = (heard) => heard.ended) {
     toasted.observe(document.body, { childList: true, subtree: true });
     const api = window.app.api;
     const on = (name, act_) => api.addEventListener(name, (event) => window.heard === heard && act_(event.detail));
-    const isSampler = (id) => window.app.graph.getNodeById(id)?.type.startsWith("MEMO_Sampler");
+    const typeOf = (id) => window.app.graph.getNodeById(id)?.type;
+    const isSampler = (id) => typeOf(id)?.startsWith("MEMO_Sampler");
+    on("progress_text", ({ nodeId }) => (heard.stepsBeforeText[typeOf(nodeId)] ??= heard.steps));
     on("progress", ({ node }) => (heard.steps += isSampler(node) ? 1 : 0));
     on("executed", (detail) => heard.videos.push(...(detail.output?.images ?? []).map((image) => image.filename)));
     for (const name of ["execution_success", "execution_error", "execution_interrupted"]) on(name, () => (heard.ended = name));
@@ -217,7 +219,27 @@ async function oneNode(page) {
   });
   await change(page, { any: { duration: 0.6 } });
   const heard = await listen(page, () => run(page));
-  return { ...heard, nodes: await describe(page) };
+  await page.waitForTimeout(1000);
+  return { ...heard, nodes: await describe(page), shown: await videos(page) };
+}
+
+// Every video in the page: whether it is whole, and whether it is in sight.
+function videos(page) {
+  return page.evaluate(() =>
+    Promise.all(
+      [...document.querySelectorAll("video")].map(async (video) => {
+        for (let tries = 0; tries < 50 && video.readyState < 2; tries++) await new Promise((resolve) => setTimeout(resolve, 100));
+        const { left, top, width, height } = video.getBoundingClientRect();
+        return {
+          source: video.currentSrc,
+          duration: video.duration || 0,
+          error: video.error?.message ?? null,
+          seen: width > 50 && height > 50 && Boolean(document.elementFromPoint(left + width / 2, top + height / 2)?.contains(video)),
+          node: video.closest("[data-node-id]")?.dataset.nodeId ?? null,
+        };
+      }),
+    ),
+  );
 }
 
 // The App filter of the template browser, the card, Run.

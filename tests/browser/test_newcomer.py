@@ -66,6 +66,7 @@ def test_a_silent_sound_is_told_on_the_node(newcomer: Newcomer) -> None:
     found = done(newcomer, "silence")
     (text,) = [text for kind, text in found["texts"] if kind == "MEMO_Voice"]
     assert text.startswith("Silence in the recording: the mouth will hardly move.")
+    assert found["stepsBeforeText"]["MEMO_Voice"] == 0  # in the order in which the server said it
 
 
 def test_a_stop_is_told_and_the_next_run_goes_on(newcomer: Newcomer) -> None:
@@ -98,6 +99,9 @@ def test_one_node_makes_a_talking_portrait(newcomer: Newcomer) -> None:
     assert [name for name in found["videos"] if name.startswith("talking_portrait_")]
     (one,) = [node for node in found["nodes"] if node["type"] not in ("LoadImage", "LoadAudio")]
     assert one["title"] == "Talking portrait (MEMO)"
+    shown = [video for video in found["shown"] if "talking_portrait_" in video["source"]]
+    assert shown and all(video["error"] is None and video["duration"] > 0.5 for video in shown)
+    assert any(video["seen"] for video in shown), "the video plays on the one node"
 
 
 def test_an_app_is_found_under_its_filter_and_runs(newcomer: Newcomer) -> None:
