@@ -5,12 +5,18 @@
 // Every request that leaves this machine is refused and reported.
 import { alerts, change, closeDialogs, describe, job, load, openApp, queueAndWait, report, session, template } from "./page.mjs";
 
+const BANNER_MS = 5000;
 const VIEWS = [{ width: 1366, height: 768 }, { width: 1920, height: 1080 }]; // a common laptop, a common desktop
 
 await session(VIEWS[0], async (page) => {
   report.templates = {};
   report.version = await page.evaluate(() => window.__COMFYUI_FRONTEND_VERSION__);
-  for (const name of job.templates) report.templates[name] = await openChangeAndSave(page, name);
+  for (const size of VIEWS.toReversed()) { // the smaller one last: the rest of the session is in it
+    await page.setViewportSize(size);
+    await openApp(page); // not every frontend notices at once that its window has shrunk
+    for (const name of job.templates) (report.templates[name] ??= { views: [] }).views.push(await view(page, name, size));
+  }
+  for (const name of job.templates) Object.assign(report.templates[name], await openChangeAndSave(page, name));
   await openApp(page);
   for (const name of job.templates) report.templates[name].reloaded = await openSaved(page, name);
   report.stored = {};
@@ -31,18 +37,15 @@ async function openChangeAndSave(page, name) {
   const found = { opened: await describe(page), alerts: await alerts(page) };
   await closeDialogs(page);
   found.wires = await wires(page);
-  found.views = [];
-  for (const size of VIEWS.toReversed()) found.views.push(await view(page, name, size)); // back to the first
   await screenshot(page, name);
   found.changed = await changeEveryWidget(page);
   found.saved = await saveByKeyboard(page, `saved ${name}`);
   return found;
 }
 
-// The window as it is when the template is open: how large text is, and where the nodes are in it.
+// The template opened in the window as it is: how large text is, and where the nodes are in it.
 async function view(page, name, size) {
-  await page.setViewportSize(size);
-  await page.waitForTimeout(500);
+  await template(page, name);
   await page.screenshot({ path: `${job.screenshots}/${name} ${size.width}.png` });
   return page.evaluate((window_) => {
     const { scale, offset } = window.app.canvas.ds;
@@ -159,9 +162,56 @@ async function runAndPlay(page, changes, picture) {
   if (ended[0] === "execution_success") {
     await page.waitForFunction(() => document.querySelector("video")?.readyState >= 2, null, { timeout: 20_000 }).catch(() => {});
     found.videos = await page.evaluate(playVideos);
+    found.shown = { opened: await describe(page), wires: await wires(page) };
+    found.reports = [];
+    for (const size of VIEWS.toReversed()) found.reports.push(await shownReport(page, picture, size));
   }
   await screenshot(page, picture);
   return found;
+}
+
+// A report's text and its picture where they stand, at the zoom at which the workflow opened: null where there is none.
+async function shownReport(page, picture, size) {
+  await page.setViewportSize(size);
+  await page.waitForTimeout(BANNER_MS); // the host's own, over a corner
+  await page.screenshot({ path: `${job.screenshots}/${picture} ${size.width}.png` });
+  return page.evaluate(() => {
+    const { scale, offset } = window.app.canvas.ds;
+    const node = (type) => window.app.graph._nodes.find((each) => each.type === type);
+    const [report, preview] = [node("MEMO_TeaCacheReport"), node("PreviewImage")];
+    const plain = (text) => text.replace(/\s+/g, " ").trim();
+    const isSeen = ({ left, top, right, bottom }, element) =>
+      [[left, top], [right, top], [left, bottom], [right, bottom]].every(([x, y]) => {
+        const at = document.elementFromPoint(x + (x === left ? 4 : -4), y + (y === top ? 4 : -4));
+        return at !== null && (at.id === "graph-canvas" || element?.contains(at) || at.contains(element));
+      });
+    const textOf = ({ widgets }) => {
+      const value = plain(String(widgets.find(({ name }) => name === "$$node-text-preview")?.value));
+      const element = [...document.querySelectorAll("span, p, div")].findLast((each) => plain(each.innerText ?? "") === value);
+      if (!element) return { value, found: false };
+      const cut = [];
+      for (let each = element; each && each.id !== "graph-canvas-container"; each = each.parentElement)
+        if (each.scrollHeight > each.clientHeight + 2 && getComputedStyle(each).overflowY !== "visible") cut.push(each.className);
+      const box = element.getBoundingClientRect();
+      const zoom = box.width / element.offsetWidth;
+      return { value, found: true, cut, letters: parseFloat(getComputedStyle(element).fontSize) * zoom, seen: isSeen(box, element) };
+    };
+    const pictureOf = ({ id, imgs, pos, size: [width], widgets }) => {
+      const image = document.querySelector(`[data-node-id="${id}"] img`);
+      if (image) {
+        const box = image.getBoundingClientRect();
+        const share = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+        return { share, width: image.naturalWidth, seen: isSeen(box, image) };
+      }
+      const widget = widgets.find(({ name }) => name === "$$canvas-image-preview");
+      const caption = 15; // the picture's size, under it
+      const share = scale * Math.min(width / imgs[0].naturalWidth, (widget.computedHeight - caption) / imgs[0].naturalHeight);
+      const [left, top] = [(pos[0] + offset[0]) * scale, (pos[1] + widget.y + offset[1]) * scale];
+      const box = { left, top, right: left + width * scale, bottom: top + widget.computedHeight * scale };
+      return { share, width: imgs[0].naturalWidth, seen: isSeen(box, null) };
+    };
+    return report && preview ? { scale, width: window.innerWidth, text: textOf(report), picture: pictureOf(preview) } : null;
+  });
 }
 
 async function playVideos() {

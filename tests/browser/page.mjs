@@ -78,8 +78,9 @@ export function alerts(page) {
   );
 }
 
-export async function load(page, workflow, name) {
-  await page.evaluate(([graph, title]) => window.app.loadGraphData(graph, true, true, title, {}), [workflow, name]);
+export async function load(page, workflow, name, options = {}) {
+  const given = [workflow, name, options];
+  await page.evaluate(([graph, title, how]) => window.app.loadGraphData(graph, true, true, title, how), given);
   await page.waitForFunction((count) => window.app.graph._nodes.length === count, workflow.nodes.length);
   await page.waitForTimeout(1000);
 }
@@ -102,12 +103,12 @@ export async function queueAndWait(timeout) {
   return queued === false && Object.keys(errors).length ? ["refused", JSON.stringify(errors)] : ended;
 }
 
-// A template of the pack, as a tab of its own.
+// A template of the pack, as a tab of its own, opened as the template browser opens it: some frontends fit it into the window.
 export async function template(page, name) {
   const answer = await page.request.get(
     `${job.url}/api/workflow_templates/${job.pack}/${encodeURIComponent(name)}.json`,
   );
-  await load(page, await answer.json(), name);
+  await load(page, await answer.json(), name, { openSource: "template" });
 }
 
 // Gives widgets these values, {NodeType: {widget: value}}; those on a subgraph are its nodes' own.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from teacache_core.picture import LETTERS
 from tests.helpers.comfy.workflows import APPS, FILES, OF_0_1, RUNNABLE, SECONDS, nodes_of, read
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -68,7 +69,16 @@ def widgets(nodes: list[dict[str, Any]]) -> dict[str, Any]:
 @every_workflow
 def test_nothing_overlaps(path: Path, shown: Shown) -> None:
     """Nodes have the size that this frontend needs for them, which may be more than the file's."""
-    workflow, nodes = read(path), shown["templates"][path.stem]["opened"]
+    assert_apart(read(path), shown["templates"][path.stem]["opened"])
+
+
+@every_runnable_one
+def test_nothing_overlaps_after_a_run(path: Path, shown: Shown) -> None:
+    """Nodes that show what they made are higher then."""
+    assert_apart(read(path), shown["templates"][path.stem]["run"]["shown"]["opened"])
+
+
+def assert_apart(workflow: dict[str, Any], nodes: list[dict[str, Any]]) -> None:
     boxes = {f"{node['id']} {node['title']}": corners(node["bounding"]) for node in nodes}
     groups = {group["title"]: corners(group["bounding"]) for group in workflow["groups"]}
     for together in (boxes, groups):
@@ -97,11 +107,19 @@ def test_all_of_it_is_in_the_window_in_which_it_opens(path: Path, shown: Shown) 
 
 @every_workflow
 def test_no_wire_runs_behind_a_node(path: Path, shown: Shown) -> None:
-    found = shown["templates"][path.stem]
+    assert_wires_in_sight(read(path), shown["templates"][path.stem])
+
+
+@every_runnable_one
+def test_no_wire_runs_behind_a_node_after_a_run(path: Path, shown: Shown) -> None:
+    assert_wires_in_sight(read(path), shown["templates"][path.stem]["run"]["shown"])
+
+
+def assert_wires_in_sight(workflow: dict[str, Any], found: dict[str, Any]) -> None:
     boxes = {node["title"]: corners(node["bounding"]) for node in found["opened"]}
     assert found["wires"]
     # A collapsed node is its title alone, and its own wires end inside that.
-    collapsed = {node.get("title") for node in read(path)["nodes"] if node["flags"].get("collapsed")}
+    collapsed = {node.get("title") for node in workflow["nodes"] if node["flags"].get("collapsed")}
     behind = [
         (wire["name"], title)
         for wire in found["wires"]
@@ -168,6 +186,21 @@ def test_it_runs_and_plays_its_video(path: Path, shown: Shown) -> None:
     assert video["duration"] == pytest.approx(SECONDS, abs=0.1)
     assert video["played"] == pytest.approx(video["duration"], abs=0.05)
     assert video["frames"] > 0 and video["width"] >= video["height"] > 0
+
+
+def test_the_report_can_be_read_where_it_stands(shown: Shown) -> None:
+    """All of its text and its picture, after a run, at the zoom at which the workflow opens."""
+    (path,) = [path for path in RUNNABLE if path.name.startswith("2")]
+    found = shown["templates"][path.stem]
+    assert found["run"]["reports"]
+    for report, view in zip(found["run"]["reports"], found["views"], strict=True):
+        text, picture = report["text"], report["picture"]
+        # It was opened in the smaller window, where it is the smallest.
+        assert report["width"] == view["width"] and report["scale"] <= view["scale"]
+        assert text["found"] and not text["cut"] and text["seen"], report
+        assert "steps" in text["value"]
+        assert picture["width"] == 720 and picture["seen"], report
+        assert picture["share"] * LETTERS >= view["least"]
 
 
 def test_it_asks_nobody_outside_and_breaks_nothing(shown: Shown) -> None:

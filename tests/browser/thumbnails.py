@@ -91,14 +91,17 @@ def widest_mouth(frames: Sequence[Picture]) -> Picture:
 
 def grid_of(report: Picture, height: int) -> Picture:
     """A report's dark and light squares alone (see `teacache_core/picture.py`), as wide as a thumbnail."""
-    grid = report.crop((88, 96, report.width - 24, report.height - 284))
+    left, top, right = 112, 96, report.width - 24
+    rows = [report.getpixel((left + 4, y)) != PAPER for y in range(top, report.height)]
+    gap = next(y for y in range(len(rows)) if not any(rows[y : y + 8]))  # the squares' own gaps are narrower
+    grid = report.crop((left, top, right, top + gap))
     return grid.resize((SIDE, height), Image.Resampling.LANCZOS)
 
 
 def screenshot_of(path: Path) -> Picture:
     """The middle of a workflow as it opens, without the page around it."""
-    shot = Image.open(SCREENSHOTS / "current" / f"{path.stem} 1366.png").convert("RGB")
-    left, top, side = 280, 64, 640
+    shot = Image.open(SCREENSHOTS / "current" / f"{path.stem} 1920.png").convert("RGB")
+    left, top, side = 560, 130, 780
     return shot.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
