@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from memo_avatar.clips.values import SamplingSettings
+from memo_avatar.files.header import read_header
+from memo_avatar.video.unfinished import STATE
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
@@ -88,7 +90,7 @@ class BatchKills:
         )  # fmt: skip
 
     def _shoot(self, victim: str, driver: int, output: Path) -> int | None:
-        """Finished clips of what is interrupted; None where nobody was there to kill."""
+        """The finished clips of what is interrupted; None where nobody was there to kill."""
         unfinished = list(output.glob(".unfinished-*/*/"))
         if victim == "driver":
             os.kill(driver, signal.SIGKILL)
@@ -100,7 +102,7 @@ class BatchKills:
                 return None
             pid, unfinished = self.random.choice(at_work)
             os.kill(pid, signal.SIGKILL)
-        return sum(len(list(folder.glob("clip_??????.mp4"))) for folder in unfinished)
+        return sum(map(finished_clips, unfinished))
 
     def _finish(self, output: Path) -> float:
         """Until all is done; seconds since the first video was begun."""
@@ -132,6 +134,16 @@ def wait_for_work(output: Path, batch: subprocess.Popen[bytes]) -> None:
     """Until a video is being made: what comes before has nothing to lose."""
     while batch.poll() is None and not list(output.glob(".unfinished-*/*/")):
         time.sleep(0.05)
+
+
+def finished_clips(folder: Path) -> int:
+    """After how many clips of an unfinished video a later run goes on: those that its state knows. The file
+    of one more may be there, of a clip that was killed before its state was on the disk.
+    """
+    files, state = len(list(folder.glob("clip_??????.mp4"))), folder / STATE
+    known = len(read_header(state).metadata["clips"].split()) if state.exists() else 0
+    assert files - known <= 1, f"{files} clips are there but the state knows {known}"
+    return known
 
 
 def videos(folder: Path) -> dict[str, bytes]:
