@@ -31,12 +31,11 @@ def batch(options: BatchOptions) -> int:
     with count_progress("checking", len(rows), "row") as on_row:
         checked = check_rows(rows, RowParser(options.given), folder, on_row)
     problems += checked.problems
+    _tell([*problems, *checked.unusable])
     if problems:
-        _tell(problems)
         print(f"Error: expected a manifest without mistakes but got {len(problems)} ({options.jobs}). "
               "Nothing was made.", file=sys.stderr)  # fmt: skip
         return BAD_MANIFEST
-    _tell(checked.unusable)
     todo = [job for job in checked.jobs if _is_wanted(job)]
     for line in _price_lines(checked, todo):
         print(line)

@@ -73,6 +73,7 @@ def test_a_bad_manifest_makes_nothing_and_lists_everything(
         row(tmp_path, "A"),
         row(tmp_path, "b", steps="many"),
         row(tmp_path, "c", colour=1),
+        row(tmp_path, "d", image="none.png"),
     ]
     assert batch(tmp_path, write_jobs(tmp_path, *rows)) == 2
     err = capsys.readouterr().err
@@ -80,6 +81,7 @@ def test_a_bad_manifest_makes_nothing_and_lists_everything(
         "line 2 ('A'): expected an id of its own",
         "line 3 ('b'): argument --steps",
         "line 4 ('c'): expected",
+        "line 5 ('d'): expected a picture file but got no such file",
     ):
         assert text in err
     assert not (tmp_path / "out").exists()
