@@ -160,7 +160,7 @@ async function runAndPlay(page, changes, picture) {
   const ended = await page.evaluate(queueAndWait, job.timeout);
   const found = { ended, red: (await describe(page)).filter((node) => node.red).map((node) => node.type) };
   if (ended[0] === "execution_success") {
-    await page.waitForFunction(() => document.querySelector("video")?.readyState >= 2, null, { timeout: 20_000 }).catch(() => {});
+    await page.waitForFunction(showsWhatWasSaved, null, { timeout: 20_000 }).catch(() => {});
     found.videos = await page.evaluate(playVideos);
     found.shown = { opened: await describe(page), wires: await wires(page) };
     found.reports = [];
@@ -212,6 +212,12 @@ async function shownReport(page, picture, size) {
     };
     return report && preview ? { scale, width: window.innerWidth, text: textOf(report), picture: pictureOf(preview) } : null;
   });
+}
+
+// The page puts a finished video in the place of the growing one, which is a temporary file, only once it has loaded.
+function showsWhatWasSaved() {
+  const videos = [...document.querySelectorAll("video")];
+  return videos.length > 0 && videos.every((video) => video.readyState >= 2 && video.currentSrc.includes("type=output"));
 }
 
 async function playVideos() {

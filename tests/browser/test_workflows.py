@@ -183,7 +183,7 @@ def test_it_runs_and_plays_its_video(path: Path, shown: Shown) -> None:
     assert not run["red"]
     (video,) = run["videos"]
     assert video["error"] is None
-    assert video["duration"] == pytest.approx(SECONDS, abs=0.1)
+    assert video["duration"] == pytest.approx(SECONDS, abs=0.01)
     assert video["played"] == pytest.approx(video["duration"], abs=0.05)
     assert video["frames"] > 0 and video["width"] >= video["height"] > 0
 
