@@ -4,7 +4,8 @@ from __future__ import annotations  # pytest 8.0 does not name all of its types
 
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +47,50 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a suite in ComfyUI waits for pages half of its time."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes each begins with what takes long: none is at it when the others are done."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (_suite(item.nodeid) is None, item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of several processes (pytest-xdist) one runs what shares fixtures: a suite in ComfyUI, or a file."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OneProcessPerSuite(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
-            suites = [suite.name for suite in HOST_SUITES]
-            return next((name for name in suites if file.startswith(f"tests/{name}/")), file)
+            return _suite(nodeid) or nodeid.split("::")[0]
 
+    config.option.loadscopereorder = False
     return OneProcessPerSuite(config, log)
 
 
+def _suite(nodeid: str) -> str | None:
+    """The suite in ComfyUI that a test belongs to; the browser's has a session for each frontend."""
+    file, _, case = nodeid.partition("::")
+    if file.startswith("tests/browser/"):
+        return f"browser, {case.partition('[')[2].rstrip(']').partition('-')[0]}"
+    return "host" if file.startswith("tests/host/") else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which suites ran and which were left out, so that green is not mistaken for everything."""
-    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    ran = Counter(report.nodeid.split("/")[1] for report in reports if report.when == "call")
-    terminalreporter.write_line(
-        "ran: " + (", ".join(f"{count} {suite}" for suite, count in ran.items()) or "nothing")
-    )
+    """Say which suites ran, for how long, and which did not: green is not mistaken for everything."""
+    ran: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            suite = report.nodeid.split("/")[1]
+            ran[suite] += report.when == "call" and not report.skipped
+            seconds[suite] += report.duration
+    told = [f"{count} {suite} ({seconds[suite]:.0f} s)" for suite, count in ran.items() if count]
+    terminalreporter.write_line("ran: " + (", ".join(told) or "nothing"))
     if COMFYUI is None:
         terminalreporter.write_line(f"SKIPPED host and browser suites: {NO_COMFYUI}")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.helpers.comfy.pack import PACK_NAME, ROOT, make_user_folder
 from tests.helpers.comfy.server import ComfyServer, python_of
@@ -87,7 +88,9 @@ def browser() -> Browser:
     missing += [] if chromium else ["chromium"]
     if missing or chromium is None:
         pytest.skip(f"the browser suite needs {' and '.join(missing)} on PATH")
-    return Browser(chromium, install_playwright())
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    with FileLock(TOOLS / "lock"):  # each frontend has a process of its own
+        return Browser(chromium, install_playwright())
 
 
 def install_playwright() -> Path:

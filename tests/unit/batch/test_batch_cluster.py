@@ -107,6 +107,7 @@ def wait_for(condition: Any, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_lost_node_loses_no_video(cluster: Any, tmp_path: Path) -> None:
     jobs, spread, alone = write_jobs(tmp_path), tmp_path / "spread", tmp_path / "alone"
     nodes = [add_node(cluster) for _ in range(3)]
