@@ -18,7 +18,7 @@ from memo_avatar.checkpoint.companions import (
     read_settings,
     read_wav2vec2,
 )
-from memo_avatar.checkpoint.load import load_memo
+from memo_avatar.checkpoint.load import Checkpoint
 from memo_avatar.clips.conditions import VAE
 from memo_avatar.model.nets import MemoModels
 from memo_avatar.torch_ops import sdpa_attention
@@ -76,14 +76,17 @@ def select_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def load_models(
-    files: ModelFiles, dtype: torch.dtype, device: torch.device, progress: Callable[[int, int], None]
+    checkpoint: Checkpoint,
+    vae: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Callable[[int, int], None],
 ) -> tuple[MemoModels, VAE]:
     """MEMO's nets and the VAE, all weights finite."""
     from .vae import load_vae  # diffusers takes seconds to import: bad inputs are told before
 
-    vae = load_vae(files.vae, dtype=dtype, device=device)
-    models = load_memo(files.checkpoint, dtype=dtype, device=device, progress=progress)
-    return models, vae
+    autoencoder = load_vae(vae, dtype=dtype, device=device)
+    return checkpoint.load(dtype=dtype, device=device, progress=progress), autoencoder
 
 
 def load_wav2vec2(folder: Path, device: torch.device | str = "cpu") -> Wav2Vec2:

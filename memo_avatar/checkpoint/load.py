@@ -95,32 +95,41 @@ class Checkpoint:
         names = {owner.prefix + key: key for key in owner.tensors}
         return read_tensors(owner.file, names, dtype or self.dtype, device, on_bytes)
 
+    def load(
+        self,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        operations: Operations = uninitialized,
+        attention: Attention = sdpa_attention,
+        progress: Progress | None = None,
+    ) -> MemoModels:
+        """The nets with their weights, for inference. ``dtype`` None keeps the stored one.
+
+        Raises:
+            CheckpointError: a weight that is not finite, or a file that is not what it was.
+        """
+        dtype = dtype or self.dtype
+        models = build_models(
+            self.config, operations=operations, attention=attention, dtype=dtype, device="meta"
+        )
+        on_bytes = byte_counter(progress, self.nbytes(dtype))
+        for name in PARTS:
+            net: nn.Module = getattr(models, name)
+            net.load_state_dict(self.read(name, dtype, device, on_bytes), assign=True)
+            net.eval().requires_grad_(False)
+        return models
+
 
 def load_memo(
-    path: str | Path,
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-    operations: Operations = uninitialized,
-    attention: Attention = sdpa_attention,
-    progress: Progress | None = None,
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> MemoModels:
-    """Load a checkpoint for inference. ``dtype`` None keeps the stored one.
+    """Open a checkpoint and load it (`Checkpoint.load`).
 
     Raises:
         CheckpointError: anything about the files; the text names the file, the keys and the likely mix-up.
     """
-    checkpoint = open_checkpoint(path)
-    dtype = dtype or checkpoint.dtype
-    models = build_models(
-        checkpoint.config, operations=operations, attention=attention, dtype=dtype, device="meta"
-    )
-    on_bytes = byte_counter(progress, checkpoint.nbytes(dtype))
-    for name in PARTS:
-        net: nn.Module = getattr(models, name)
-        net.load_state_dict(checkpoint.read(name, dtype, device, on_bytes), assign=True)
-        net.eval().requires_grad_(False)
-    return models
+    return open_checkpoint(path).load(dtype=dtype, device=device)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import torch
 
-from memo_avatar.checkpoint.load import open_checkpoint
+from memo_avatar.checkpoint.load import Checkpoint, open_checkpoint
 from memo_avatar.clips.conditions import VAE
 from memo_avatar.clips.drift_report import DriftMeter
 from memo_avatar.clips.loop import OnStep, generate_clips
@@ -91,13 +91,13 @@ class Studio:
         encoder.to("cpu")
         return voice
 
-    def models(self, files: ModelFiles, dtype: torch.dtype) -> tuple[MemoModels, VAE]:
+    def models(self, checkpoint: Checkpoint, vae: Path, dtype: torch.dtype) -> tuple[MemoModels, VAE]:
         """MEMO's nets and the VAE, all weights finite."""
-        name = (files.checkpoint, files.vae, dtype)
+        name = (checkpoint.path, vae, dtype)
         if self._loaded is None or name != self._name:
             self._loaded = None  # never two sets at once
             with byte_progress("loading") as progress:
-                self._loaded = load_models(files, dtype, self.device, progress)
+                self._loaded = load_models(checkpoint, vae, dtype, self.device, progress)
             self._name = name
         return self._loaded
 
@@ -129,10 +129,12 @@ class Video:
         with torch.inference_mode():
             files = ModelFiles.find(options.checkpoint, options.vae, options.wav2vec2)
             plan = plan_cache(options, files)
-            config = open_checkpoint(files.checkpoint).config
-            self._inputs = read_inputs(options, files, config)
-            self._voices = [studio.listen(one, files.wav2vec2, config) for one in self._inputs.voices]
-            self._models, self._vae = studio.models(files, dtype)
+            checkpoint = open_checkpoint(files.checkpoint)
+            self._inputs = read_inputs(options, files, checkpoint.config)
+            self._voices = [
+                studio.listen(one, files.wav2vec2, checkpoint.config) for one in self._inputs.voices
+            ]
+            self._models, self._vae = studio.models(checkpoint, files.vae, dtype)
             observe = options.cache_report is not None
             guidance = self._inputs.guidance_scale
             self._caches = [build_cache(plan, self._models, guidance, observe=observe) for _ in self._voices]

@@ -57,8 +57,8 @@ def test_a_file_loads_in_another_dtype_and_reports_progress(tmp_path: Path) -> N
     file = tmp_path / "memo.safetensors"
     convert(MICRO, file, torch.float32)
     seen: list[tuple[int, int]] = []
-    models = load_memo(file, dtype=torch.bfloat16, progress=lambda done, total: seen.append((done, total)))
     checkpoint = open_checkpoint(file)
+    models = checkpoint.load(dtype=torch.bfloat16, progress=lambda done, total: seen.append((done, total)))
     assert models.dtype is torch.bfloat16
     assert checkpoint.dtype is torch.float32
     assert seen[-1] == (checkpoint.nbytes(torch.bfloat16),) * 2
