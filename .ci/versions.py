@@ -40,7 +40,7 @@ def lower_bounds() -> list[str]:
     found = [
         re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL) for name in ("standalone", "dev")
     ]
-    bounds = [pair for extra in found if extra for pair in re.findall(r'"([\w-]+)>=([\d.]+)"', extra[1])]
+    bounds = [pair for extra in found if extra for pair in re.findall(r'"([\w-]+)>=([\d.]+)[";]', extra[1])]
     return [f"{name}=={version}" for name, version in bounds]
 
 

@@ -211,7 +211,8 @@ def kinds(net: nn.Module) -> Mapping[str, list[nn.Module]]:
 
 def compile_regions(models: MemoModels, vae: OneByOneVAE, backend: str) -> None:
     """Compile every layer by itself: equal ones share what is compiled, and memory is fetched in between."""
-    torch._dynamo.config.recompile_limit = 256  # pyright: ignore[reportPrivateImportUsage]
+    # recompile_limit by the name that torch 2.4 knows, too.
+    torch._dynamo.config.cache_size_limit = 256  # pyright: ignore[reportPrivateImportUsage]
     for module in _regions(models):
         entry = "forward_reference" if _is_reference(models, module) else "forward"
         setattr(module, entry, _compiled(getattr(module, entry), backend))

@@ -31,6 +31,7 @@ MOST_ROWS = 100_000
 MOST_LETTERS = 10_000  # of one cell
 _SHOWN = 100  # letters of a cell in a message
 _SEPARATORS = ",;\t"  # spreadsheets write any of them
+_NUL = "\udc00"  # no UTF-8 holds it; Python 3.10's csv gives up at a NUL, and with it the rows after it
 _YES, _NO = ("true", "yes", "1", "x"), ("false", "no", "0")
 _NO_COLUMNS = {
     "output": "rows name their files by id",
@@ -128,11 +129,11 @@ def _csv_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any] | st
     """(line, cells by column) of every row that is not empty, or what is wrong with it."""
     start = text[: text.find("\n") + 1] or text
     separator = max(_SEPARATORS, key=start.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text.replace("\0", _NUL), newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     while True:
         try:
-            cells = [cell.strip() for cell in next(reader)]
+            cells = [cell.replace(_NUL, "\0").strip() for cell in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:

@@ -104,5 +104,6 @@ def write_tiny_wav2vec2(folder: Path, *, hidden_size: int = 16, num_layers: int 
         model = Wav2Vec2Model(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), default=str), encoding="utf-8")
-    save_file(model.state_dict(), folder / "model.safetensors")
+    # As published, with the note that transformers 4.44 asks for.
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from torch import Tensor
 from demo.faces import People, render, sample_people, still_pose
 from memo_avatar.portrait.face_crop import plan_crop
 from memo_avatar.voice.sound_files import decode_audio
-from tests.helpers.media import write_sound
+from tests.helpers.media import read_pictures, write_sound
 
 WIDTH, HEIGHT = 2304, 1728
 PERSON = 480  # the side of the square that the person is drawn in
@@ -99,8 +98,7 @@ class Pasted:
 
 def read_pasted(path: Path, scene: NDArray[np.uint8]) -> Pasted:
     """Decode the video and compare."""
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames = read_pictures(path)
     left, top, right, bottom = plan_crop(FACE_BOX, (WIDTH, HEIGHT), (96, 96), MARGIN).inside
     outside = np.ones((HEIGHT, WIDTH), bool)
     outside[top:bottom, left:right] = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PureWindowsPath
@@ -30,10 +31,13 @@ def windows_rules() -> Iterator[list[str]]:
     """Around os.replace, os.rename, os.unlink (which shutil.rmtree calls) and safetensors' own renaming."""
     rules = _Rules([])
     with ExitStack() as patches:
-        for name in ("replace", "rename"):
-            patches.enter_context(mock.patch(f"os.{name}", rules.moving(name, getattr(os, name))))
-        for name in ("unlink", "remove"):
-            patches.enter_context(mock.patch(f"os.{name}", rules.removing(getattr(os, name))))
+        # Python 3.10's Path took its functions out of os when it was imported.
+        for place in {os, getattr(pathlib, "_normal_accessor", os)}:
+            for name in ("replace", "rename"):
+                checked = rules.moving(name, getattr(place, name))
+                patches.enter_context(mock.patch.object(place, name, checked))
+            patches.enter_context(mock.patch.object(place, "unlink", rules.removing(place.unlink)))
+        patches.enter_context(mock.patch("os.remove", rules.removing(os.remove)))
         save = rules.saving(safetensors.torch.serialize_file)
         patches.enter_context(mock.patch("safetensors.torch.serialize_file", save))
         yield rules.refused

@@ -132,7 +132,8 @@ BAD: dict[str, tuple[Make, str]] = {
     "no file": (lambda folder: folder / "a.wav", "expected a sound file but got no such file"),
     "folder": (lambda folder: folder, "expected a sound file but got a folder"),
     "empty file": (content("a.wav", b""), "expected a sound file but got an empty file of 0 bytes"),
-    "text": (content("a.wav", b"Hello.\n" * 500), "expected a sound file but got Invalid data"),
+    # FFmpeg 7.1 takes it for sound at first.
+    "text": (content("a.wav", b"Hello.\n" * 500), "expected (a sound file|sound .* decoded) but got Invalid"),
     "zeros": (content("a.mp3", bytes(10_000)), "expected a sound file but got"),
     "web page": (content("a.mp3", b"<!doctype html>" * 99), "expected a sound file but got Invalid data"),
     "playlist": (
