@@ -13,7 +13,8 @@ from torch import Tensor
 from ..memo_avatar.checkpoint.convert import write_checkpoint
 from ..memo_avatar.checkpoint.load import PARTS, Checkpoint, open_checkpoint
 from ..memo_avatar.checkpoint.parts import metadata_of
-from ..memo_avatar.files.disk import alternatives, portable_name, try_place, write_new
+from ..memo_avatar.files.disk import try_place, write_new
+from ..memo_avatar.files.names import alternatives, portable_name
 from ..memo_avatar.files.weights_file import write_tensors
 from .boundary.checks import checked
 from .host.folders import FOLDER, save_folder

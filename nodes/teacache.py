@@ -7,8 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..memo_avatar.files.disk import alternatives, portable_name, write_new
+from ..memo_avatar.files.disk import write_new
 from ..memo_avatar.files.json_file import read_json
+from ..memo_avatar.files.names import alternatives, portable_name
 from ..memo_avatar.video.drift_picture import add_curve
 from ..teacache_core import (
     PRESET_DECIBELS,

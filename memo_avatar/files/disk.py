@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -18,9 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
+
+from .names import alternatives, name_problem
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,6 @@ _PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _OUR_ID = os.geteuid() if hasattr(os, "geteuid") else 0  # 0: what Windows says of every file
 _PAUSES = (0.05, 0.1, 0.2, 0.4)  # seconds; Windows' scanners hold a new file for a moment
 _HELD_BY_OTHERS = (5, 32)  # Windows: access denied, sharing violation
-_LONGEST_NAME = 255  # bytes, of every file system in use; Windows counts UTF-16 units
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # on Windows
-_RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])", re.IGNORECASE)
 
 
 class DiskError(RuntimeError):
@@ -238,46 +236,6 @@ def _try_target(path: Path) -> None:
             "or take the protection away."
         )
     path.open("r+b").close()  # Windows: where another program has it, this fails now rather than at the end
-
-
-def name_problem(name: str, *, windows: bool) -> str | None:
-    """What is wrong with a file's name on every system, or on Windows; None: nothing."""
-    if name in ("", ".", ".."):
-        return "none"
-    if "\0" in name:
-        return "one with a NUL in it"
-    try:
-        length = len(name.encode("utf-16-le")) // 2 if windows else len(os.fsencode(name))
-    except UnicodeEncodeError:
-        return "one that is no text"
-    if length > _LONGEST_NAME:
-        return f"one of {length} {'letters' if windows else 'bytes'} where {_LONGEST_NAME} is the most"
-    if not windows:
-        return None
-    if forbidden := _FORBIDDEN.search(name):
-        return f"one with {forbidden[0]!a} in it, which Windows forbids"
-    if _RESERVED.fullmatch(name.split(".")[0].rstrip(" ")):
-        return "one that Windows keeps for a device"
-    return "one that ends in a space or a dot, which Windows drops" if name[-1] in " ." else None
-
-
-def portable_name(text: str, default: str) -> str:
-    """A file name, without ending, that every system takes, from what somebody typed; else ``default``."""
-    name = re.sub(r"[^\w .-]", "_", text).strip(" .")
-    name = _shortened(name, _LONGEST_NAME - 55).strip(" .")  # room for an ending and a number
-    return f"_{name}" if name and name_problem(name, windows=True) else name or default
-
-
-def alternatives(path: Path) -> Iterator[Path]:
-    """``name.ext``, ``name (1).ext``, ``name (2).ext``, ..."""
-    yield path
-    for number in count(1):
-        ending = f" ({number}){path.suffix}"
-        yield path.with_name(_shortened(path.stem, _LONGEST_NAME - len(os.fsencode(ending))) + ending)
-
-
-def _shortened(name: str, nbytes: int) -> str:
-    return name.encode("utf-8", "ignore")[:nbytes].decode("utf-8", "ignore")
 
 
 def _is_ours(found: os.stat_result) -> bool:

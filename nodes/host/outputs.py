@@ -16,7 +16,8 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io
 
-from ...memo_avatar.files.disk import DiskError, name_problem, place_new, try_place
+from ...memo_avatar.files.disk import DiskError, place_new, try_place
+from ...memo_avatar.files.names import name_problem
 from ...memo_avatar.video.streams import expected_bytes
 
 HIDDEN = [io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id]

@@ -15,9 +15,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from memo_avatar.files.disk import name_problem, open_regular
+from memo_avatar.files.disk import open_regular
 from memo_avatar.files.foreign import CheckpointError
 from memo_avatar.files.json_file import parse_json
+from memo_avatar.files.names import name_problem
 
 from ..arguments import CommandError, VideoOptions
 from .arguments import OPTIONAL_VALUE, OPTIONS
