@@ -59,7 +59,7 @@ def make_clips(
     work: Unfinished,
     delivery: Delivery,
     meter: DriftMeter,
-    grown: Callable[[int], object] = int,
+    grown: Callable[[int], object],
 ) -> int:
     """All clips of a job as files; how many of them an earlier run had made. ``grown`` is told after each
     how many there are, and shows them: its pictures take the place of those of the steps.

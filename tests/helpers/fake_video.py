@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -75,6 +76,23 @@ class FakeVideo:
             kept = MemoryState([LayerMemory(memory, memory[:2].clone())])
             state = ClipState(span.index, frames[-4:].clone(), kept, generator.get_state())
             yield Clip(span.index, span.start, frames[: span.keep], state)
+
+
+def stopped(
+    video: FakeVideo, output: Path, clips: int, error: type[BaseException] = KeyboardInterrupt
+) -> Path:
+    """The folder of a video that was stopped after so many clips."""
+
+    def some() -> Iterator[Clip]:
+        for clip in video.clips():
+            if clip.index == clips:
+                raise error
+            yield clip
+
+    with Unfinished.open(output / WORK_FOLDER, video.key) as work, suppress(error):
+        work.fill(some(), video.delivery(), lambda: {"learned": "a thing"})
+        raise AssertionError(f"expected {error.__name__} to come through")
+    return work.folder
 
 
 def make(video: FakeVideo, output: Path) -> Path:

@@ -214,7 +214,7 @@ def streamed(world: World, job: Any, key: str, stop: bool = False) -> bytes:
         store.write_segment = failing if stop else write
         try:
             meter = world.module("memo_avatar.clips.drift_report").DriftMeter()
-            host.make_clips(replace(job, model=model), video, work, delivery, meter)
+            host.make_clips(replace(job, model=model), video, work, delivery, meter, lambda _: None)
         except RuntimeError:
             return b"stopped"
         finally:

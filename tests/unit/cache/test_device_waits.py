@@ -1,4 +1,6 @@
-"""Steps do not wait for the device: on torch's meta device, where reading a value raises, they all run."""
+"""Steps do not wait for the device: on torch's meta device, where reading a value raises, they all run; on
+the CPU what would wait is counted.
+"""
 
 from collections.abc import Callable
 
@@ -14,6 +16,7 @@ from memo_avatar.clips.values import SamplingSettings
 from memo_avatar.inputs import Portrait
 from teacache_core import StepCache, StepCacheConfig, clip_cache
 from tests.helpers.tiny_memo import tiny_memo
+from tests.helpers.toy_denoiser import SmoothDenoiser
 
 STEPS = 6
 
@@ -66,3 +69,36 @@ def test_a_cache_waits_once_a_step_at_most(
     assert len(read) == waits
     assert len(fetched) <= 1
     assert 0 < cache.report.totals().computed < STEPS
+
+
+class CountWaits(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts how often a number is read from a tensor: what makes a host wait for its device."""
+
+    waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        (StepCacheConfig(rel_l1_thresh=0.2), 19),
+        (StepCacheConfig(step_mask="1101"), 0),
+        (StepCacheConfig(calibrate=True), 0),
+    ],
+    ids=["threshold", "known", "recording"],
+)
+def test_a_step_waits_for_the_device_once_at_most_and_never_with_a_known_schedule(config, most: int) -> None:
+    net, latents, sigmas = SmoothDenoiser(), torch.randn(2, 8), flow_sigmas(20).tolist()
+    with CountWaits() as counter, StepCache(config).clip(sigmas) as clip:
+        for sigma in sigmas[:-1]:
+            signal = lambda: net.modulated_input(latents, sigma * 1000)  # noqa: B023, E731
+            with clip.evaluation(sigma, like=latents, branches=("cond",), signal=signal) as decision:
+                if decision.compute:
+                    clip.store("cond", net(latents, torch.tensor(sigma * 1000))["cond"])
+                else:
+                    clip.replay("cond")
+        waits = counter.waits
+    assert waits <= most

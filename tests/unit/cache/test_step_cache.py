@@ -381,36 +381,3 @@ def test_interleaved_runs_do_not_see_each_other() -> None:
                 guided = v["uncond"] + 2.0 * (v["cond"] - v["uncond"])
                 latents[index] = latents[index] + (sigmas[step + 1] - sigmas[step]) * guided
     assert all(torch.equal(x, y) for x, y in zip(latents, alone, strict=True))
-
-
-class CountWaits(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts how often a number is read from a tensor: what makes a host wait for its device."""
-
-    waits = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.waits += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(
-    ("config", "most"),
-    [
-        (StepCacheConfig(rel_l1_thresh=0.2), 19),
-        (StepCacheConfig(step_mask="1101"), 0),
-        (StepCacheConfig(calibrate=True), 0),
-    ],
-    ids=["threshold", "known", "recording"],
-)
-def test_a_step_waits_for_the_device_once_at_most_and_never_with_a_known_schedule(config, most: int) -> None:
-    net, latents, sigmas = SmoothDenoiser(), torch.randn(2, 8), flow_sigmas(20).tolist()
-    with CountWaits() as counter, StepCache(config).clip(sigmas) as clip:
-        for sigma in sigmas[:-1]:
-            signal = lambda: net.modulated_input(latents, sigma * 1000)  # noqa: B023, E731
-            with clip.evaluation(sigma, like=latents, branches=("cond",), signal=signal) as decision:
-                if decision.compute:
-                    clip.store("cond", net(latents, torch.tensor(sigma * 1000))["cond"])
-                else:
-                    clip.replay("cond")
-        waits = counter.waits
-    assert waits <= most

@@ -20,7 +20,7 @@ from memo_avatar.video import unfinished
 from memo_avatar.video.left_over import left_in
 from memo_avatar.video.unfinished import Unfinished
 from memo_avatar.voice.sound import MediaError
-from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make
+from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make, stopped
 from tests.helpers.media import read_video
 from tests.helpers.weights import copied_weights
 from tests.helpers.windows_rules import windows_rules
@@ -38,22 +38,6 @@ def a_state_after_every_clip(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The file of a run that nobody disturbed."""
     return make(VIDEO, tmp_path_factory.mktemp("whole")).read_bytes()
-
-
-def stopped(
-    video: FakeVideo, output: Path, clips: int, error: type[BaseException] = KeyboardInterrupt
-) -> Path:
-    """The folder of a video that was stopped after so many clips."""
-
-    def some() -> Iterator[Clip]:
-        for clip in video.clips():
-            if clip.index == clips:
-                raise error
-            yield clip
-
-    with pytest.raises(error), Unfinished.open(output / WORK_FOLDER, video.key) as work:
-        work.fill(some(), video.delivery(), lambda: {"learned": "a thing"})
-    return work.folder
 
 
 def names(folder: Path) -> list[str]:
