@@ -9,19 +9,28 @@ import dataclasses
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-
-from .paste import Paster
 
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
 _SMALL, _PIECE = 2**20, 2**24  # bytes; of a tensor that is not small, checksums stand for its pieces
 
 
+@runtime_checkable
+class Keyed(Protocol):
+    """A value of another kind that says what stands for it."""
+
+    @property
+    def content(self) -> Any:
+        """Everything that a video made with it depends on."""
+        ...
+
+
 def key_of(value: Any, see: Callable[[Any], Any] = lambda value: value) -> str:
-    """16 hexadecimal digits of a value by its content: dataclasses, mappings, sequences, tensors, plain ones.
+    """16 hexadecimal digits of a value by its content: dataclasses, mappings, sequences, tensors, plain ones,
+    and whatever is :class:`Keyed`.
 
     Args:
         see: what stands for a value, asked for each on the way. It makes known what is not.
@@ -54,8 +63,8 @@ def _feed(digest: Any, value: Any, see: Callable[[Any], Any]) -> None:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
         _feed(digest, fields, see)
-    elif isinstance(value, Paster):
-        _feed(digest, (value.picture, value.crop, value.mask, value.match_colour), see)
+    elif isinstance(value, Keyed):
+        _feed(digest, value.content, see)
     else:
         raise TypeError(f"expected a value that a video can be known by but got a {type(value).__name__}")
 

@@ -85,6 +85,11 @@ class Paster:
         return self.crop.picture_width, self.crop.picture_height
 
     @property
+    def content(self) -> tuple[Tensor, Crop, Tensor, bool]:
+        """For the key of a job (`Keyed`)."""
+        return self.picture, self.crop, self.mask, self.match_colour
+
+    @property
     def colours(self) -> list[ColourMatch]:
         """What is to be kept of a video that will be gone on with; nothing before the first frame."""
         return [] if self.colour is None else [self.colour]

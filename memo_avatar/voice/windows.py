@@ -9,6 +9,7 @@ Shapes: N video frames, L layers, D hidden size.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -99,18 +100,26 @@ class StoredStates:
     def __init__(self, num_frames: int, window: int) -> None:
         self.num_frames, self.window, self.filled = num_frames, window, 0
         self.row: tuple[int, ...] = ()
+        self._digest = hashlib.sha256()
         self.file: BinaryIO = tempfile.TemporaryFile(prefix="memo-voice-")  # noqa: SIM115  lives with this
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.num_frames, self.window, *self.row)
 
+    @property
+    def content(self) -> tuple[tuple[int, ...], str]:
+        """For the key of a job: a checksum stands for the rows, which nobody has to read again."""
+        return self.shape, self._digest.hexdigest()
+
     def append(self, block: Tensor) -> None:
         """The next (n, L, D) states."""
         if not self.row:
             self.row = tuple(block.shape[1:])
             self._check_space()
-        self.file.write(block.contiguous().numpy().data)
+        data = block.contiguous().numpy().data
+        self.file.write(data)
+        self._digest.update(data)
         self.filled += block.shape[0]
 
     def __getitem__(self, key: Any) -> Tensor:

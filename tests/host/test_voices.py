@@ -49,6 +49,7 @@ def test_long_voices_come_in_windows(inside: dict[str, Any]) -> None:
     assert found["kind"] == "StoredStates"
     assert 0 < found["relative"] < 0.4, "random weights listen far"
     assert found["clip"] == [16, 5]
+    assert found["frames of its file"] == 420
 
 
 @pytest.mark.parametrize(

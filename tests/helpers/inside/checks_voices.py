@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from checks_cache import error_of
+from checks_video import read_video
 from world import World, read_voice
 
 GOLDEN = "tests/goldens/emotion/layer_norm.safetensors"
@@ -37,8 +40,6 @@ def emotions_over_time(world: World) -> dict[str, Any]:
 
 def emotions_as_heard(world: World) -> dict[str, Any]:
     """With a random emotion2vec beside the checkpoint; without it, a message."""
-    from dataclasses import replace
-
     from safetensors.torch import load_file, save_file
 
     table = world.module("memo_avatar.files.published_models")
@@ -85,10 +86,11 @@ def long_voices(world: World) -> dict[str, Any]:
     plan = windows.WindowPlan.__init__.__defaults__
     windows.WindowPlan.__init__.__defaults__ = (30, 1.0, 6.0, 2.0)
     try:
-        parts = encode(world, audio=sound(world, 14.0)).voice
+        long = encode(world, audio=sound(world, 14.0))
     finally:
         windows.WindowPlan.__init__.__defaults__ = plan
     assert before == windows.ONE_PIECE_SECONDS
+    parts = long.voice
     rows = parts.audio_embeddings[torch.arange(whole.audio_embeddings.shape[0])]
     audio, _ = world.module("memo_avatar.clips.loop").clip_voice(
         parts, world.module("memo_avatar.timing").clip_spans(parts.num_frames, 16)[-1]
@@ -98,7 +100,14 @@ def long_voices(world: World) -> dict[str, Any]:
         "kind": type(parts.audio_embeddings).__name__,
         "relative": float(relative),
         "clip": list(audio.shape[:2]),
+        "frames of its file": len(read_video(make_file(world, replace(world.job, voice=long, steps=1)))),
     }
+
+
+def make_file(world: World, job: Any) -> Path:
+    """By the node, as the host calls it."""
+    made = world.nodes.SamplerToFileNode.execute(filename_prefix="video/long_voice", **vars(job))
+    return Path(made.args[1])
 
 
 def odd_sounds(world: World) -> dict[str, str]:
@@ -142,8 +151,6 @@ def odd_sounds(world: World) -> dict[str, str]:
 
 def encoder_of_the_hosts_folder(world: World) -> dict[str, str]:
     """Without wav2vec2 beside the checkpoint: told where to put it, and found there."""
-    from dataclasses import replace
-
     import torch
     from safetensors.torch import save_file
 

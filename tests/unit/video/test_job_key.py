@@ -14,6 +14,7 @@ from memo_avatar.video import job_key
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.job_key import key_of
 from memo_avatar.video.paste import Paster
+from memo_avatar.voice.windows import StoredStates
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -32,6 +33,23 @@ def test_a_field_that_a_job_gets_later_is_in_its_name_from_the_start() -> None:
     longer = make_dataclass("Job", [("guard", bool, False)], bases=(Job,), frozen=True)
     values = [longer(JOB.voice, JOB.seed, JOB.cfg, guard) for guard in (False, True)]
     assert len({key_of(JOB), *map(key_of, values)}) == 3
+
+
+def test_a_voice_of_over_ten_minutes_is_known_by_its_rows_however_they_came() -> None:
+    rows = torch.arange(24.0).view(4, 2, 3)
+    changed = rows.clone()
+    changed[3, 1, 2] += 1e-6 * changed[3, 1, 2]
+    voices = [stored_voice(*blocks) for blocks in ([rows], rows.split(3), [changed])]
+    keys = [key_of(replace(JOB, voice=voice)) for voice in voices]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def stored_voice(*blocks: torch.Tensor) -> Voice:
+    """One whose features are in a file."""
+    stored = StoredStates(4, 5)
+    for block in blocks:
+        stored.append(block)
+    return Voice(stored, torch.zeros(4, dtype=torch.long), 4)
 
 
 def test_every_field_counts_down_to_the_last_number() -> None:
