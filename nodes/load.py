@@ -27,7 +27,15 @@ from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
 from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
 from .boundary.checks import FORMERLY, checked
-from .host.folders import DEMO, FOLDER, OLD_DEMO, checkpoint_path, find_checkpoints, save_folder
+from .boundary.words import without_folders
+from .host.folders import (
+    FOLDER,
+    OLD_DEMOS,
+    checkpoint_path,
+    find_checkpoint,
+    find_checkpoints,
+    save_folder,
+)
 from .host.memory import DTYPES, auxiliary_patcher
 from .host.model import load_model_patcher
 from .host.schema import ADVANCED, schema
@@ -35,6 +43,7 @@ from .host.sockets import Memo, MemoNets
 from .host.vae import check_vae, load_vae
 
 NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
+PUBLISHED = "MEMO"  # the folder that `models download` makes
 
 
 def load_model(path: str, dtype_name: str, *, disable_dynamic: bool = False) -> Any:
@@ -91,13 +100,13 @@ class LoadMemo(io.ComfyNode):
         return schema(
             "MEMO_Load",
             "Load MEMO",
-            "Loads a MEMO talking-head checkpoint: the diffusion net as a MODEL, the nets around it, and "
-            "its VAE.",
+            "Loads a MEMO talking-head checkpoint: what draws the frames as a MODEL, what else that needs, "
+            "and its VAE.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=list(find_checkpoints()) or [NOTHING_FOUND],
-                    extra_dict={FORMERLY: [OLD_DEMO]},
+                    extra_dict={FORMERLY: list(OLD_DEMOS)},
                     tooltip="A folder or single file in models/memo, or the small demo that comes with the "
                     "pack.",
                 ),
@@ -134,7 +143,7 @@ class LoadMemo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, **_inputs: Any) -> Any:
-        path = find_checkpoints().get(DEMO if checkpoint == OLD_DEMO else checkpoint)
+        path = find_checkpoint(checkpoint)
         if path is None:
             return checkpoint
         files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
@@ -143,14 +152,16 @@ class LoadMemo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str | None) -> bool | str:
         """Before the run: which files are missing; a linked name (None) is looked up when it comes."""
-        if checkpoint is None or checkpoint in (*find_checkpoints(), OLD_DEMO):
+        path = None if checkpoint is None else find_checkpoint(checkpoint)
+        if checkpoint is None or (path is not None and not _is_half_there(path)):
             return True
-        folder = save_folder() / "MEMO"
+        folder = path or save_folder() / PUBLISHED
         files = ", ".join(file.path for file in missing(folder, REQUIRED))
+        state = f"is not in models/{FOLDER}" if path is None else "is not complete"
         return (
-            f"{shown(checkpoint)} is not in models/{FOLDER}. In the pack's folder, run: python "
+            f"{shown(checkpoint)} {state}. In the pack's folder, with ComfyUI's own Python, run: python "
             "teacache_memo.py models download (about 11 GB). Or put these into "
-            f"models/{FOLDER}/MEMO yourself and press R: {files}."
+            f"{without_folders(str(folder))} yourself and press R: {files}."
         )
 
     @classmethod
@@ -164,6 +175,11 @@ class LoadMemo(io.ComfyNode):
         model = load_model(str(path), weight_dtype)
         nets = load_nets(open_checkpoint(path), model.model.get_dtype_inference())
         return io.NodeOutput(model, replace(nets, memory=memory), vae)
+
+
+def _is_half_there(path: Path) -> bool:
+    """Whether a folder lacks files of the four parts: a download that was stopped."""
+    return path.is_dir() and bool(missing(path, ["memo"]))
 
 
 def _own_vae(path: Path) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -9,12 +11,13 @@ from torch import Tensor
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
-from .boundary.checks import checked
+from .boundary.checks import check_value, checked
+from .boundary.words import plain_errors
 from .host.estimate import check_room
 from .host.pictures import frames_of, opaque
 from .host.schema import schema
 from .host.sockets import MemoPortrait
-from .host.video_inputs import make_paster, paste_inputs
+from .host.video_inputs import cut_out, make_paster, paste_inputs
 
 _SMALLER = "Use paste_back of MEMO Sampler to File, which keeps no frames, or a smaller picture."
 
@@ -30,12 +33,13 @@ class PasteBackNode(io.ComfyNode):
             "Blends the frames of a portrait made with fit face into the picture it was cut from. Everything "
             "outside the face's square stays as it is.",
             inputs=[
-                io.Image.Input("images", tooltip="From MEMO Sampler; upscaled ones are fine."),
+                io.Image.Input("images", lazy=True, tooltip="From MEMO Sampler; upscaled ones are fine."),
                 MemoPortrait.Input("portrait", tooltip="From MEMO Portrait with fit face."),
                 *paste_inputs(),
                 io.Image.Input(
                     "original",
                     optional=True,
+                    lazy=True,
                     tooltip="Another version of the picture, of the same size; or one for each image, such "
                     "as the video of another speaker in the same picture. Without it, the portrait's.",
                 ),
@@ -43,6 +47,13 @@ class PasteBackNode(io.ComfyNode):
             outputs=[io.Image.Output(display_name="images")],
             search_aliases=["memo", "composite", "stitch", "uncrop", "blend face"],
         )
+
+    @classmethod
+    def check_lazy_status(cls, portrait: Any = None, **others: Any) -> list[str]:
+        """Frames are asked for, and so made, only when it is known that they can be pasted."""
+        with plain_errors():
+            cut_out(check_value(MemoPortrait.Input("portrait"), portrait))
+        return [name for name in ("images", "original") if others.get(name, "") is None]
 
     @classmethod
     @checked

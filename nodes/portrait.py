@@ -186,8 +186,7 @@ def _face_inputs() -> list[Any]:
         io.Custom(",".join(FACE_SOURCES)).Input(
             "face_embedding",
             optional=True,
-            tooltip="A face of another pack, made with antelopev2: InstantID's or PuLID's face analysis, "
-            "or ReActor's face model.",
+            tooltip="A face of another pack: InstantID's or PuLID's face analysis, or ReActor's face model.",
         ),
         io.Custom("BOUNDING_BOX").Input(
             "face_boxes",

@@ -37,7 +37,7 @@ class SaveNode(io.ComfyNode):
             "model is merged in.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load MEMO, with or without LoRA."),
-                Memo.Input("memo", tooltip="From Load MEMO: the checkpoint that the other nets come from."),
+                Memo.Input("memo", tooltip="From Load MEMO: the checkpoint that everything else comes from."),
                 io.String.Input(
                     "name",
                     default="memo_bf16",

@@ -1,11 +1,12 @@
-// What the pack adds to ComfyUI's page: sentences where one sees them, a video in its place, and nodes that show
-// what counts.
+// What the pack adds to ComfyUI's page: sentences where one sees them, a video in its place, sockets of different
+// colours, and nodes that show what counts.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const OURS = "MEMO_"; // what our nodes' types begin with
 const TO_FILE = `${OURS}SamplerToFile`;
 const SHOWN_MS = 60_000;
+const DEMO = /^(cartoons only|demo)\b/; // the checkpoint that comes with the pack, by today's name and those of before
 
 // Node type -> choice -> the inputs that count with some of its values alone. They are inputs like others (why: ADR
 // 0005), folded away while they do not count.
@@ -13,6 +14,24 @@ const COUNTS_WITH = {
   [`${OURS}TeaCache`]: { mode: { target_speedup: ["target speed-up"], threshold: ["threshold"] } },
   [`${OURS}Portrait`]: { fit: { margin: ["face"] } },
 };
+
+// Our sockets' colours; the page has one for all types that it does not know.
+const COLOURS = { MEMO: "#4db6ac", MEMO_PORTRAIT: "#f48fb1", MEMO_VOICE: "#ffb74d", MEMO_REPORT: "#bcaaa4" };
+
+// A palette clears what it does not name, now and whenever another is chosen: where it says nothing, these hold.
+function colourSockets() {
+  const { canvas } = app;
+  for (const colours of [canvas?.constructor.link_type_colors, canvas?.default_connection_color_byType].filter(Boolean))
+    for (const [type, ours] of Object.entries(COLOURS)) {
+      let palettes = colours[type];
+      const set = (colour) => (palettes = colour);
+      Object.defineProperty(colours, type, { get: () => palettes || ours, set, enumerable: true, configurable: true });
+    }
+  const style = document.createElement("style"); // what Nodes 2.0 looks at
+  const rules = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
+  style.textContent = `:root { ${rules.join(" ")} }`;
+  document.head.append(style);
+}
 
 function tell(severity, summary, sentence) {
   app.extensionManager?.toast?.add({ severity, summary, detail: sentence, life: SHOWN_MS });
@@ -52,7 +71,7 @@ function warnOfPhotos(prompt) {
   const nodes = Object.entries(prompt?.output ?? {});
   const source = ([id]) => prompt.output[id]?.class_type;
   for (const [id, { class_type, inputs }] of nodes) {
-    const demo = String(prompt.output[inputs?.memo?.[0]]?.inputs.checkpoint).startsWith("demo");
+    const demo = DEMO.test(prompt.output[inputs?.memo?.[0]]?.inputs.checkpoint);
     if (class_type === `${OURS}Portrait` && demo && source(inputs.image ?? []) === "LoadImage")
       tell("warn", titleOf(id), "The demo draws its own cartoons, at 96x96: a photo will smear. Choose MEMO in Load MEMO.");
   }
@@ -155,6 +174,7 @@ app.registerExtension({
     api.addEventListener("execution_error", showError);
     api.addEventListener("executed", showOnSubgraph);
     watchTheQueue();
+    colourSockets();
   },
   beforeRegisterNodeDef(nodeType, { name }) {
     if (name === TO_FILE) dropPreview(nodeType);

@@ -14,9 +14,10 @@ from ...memo_avatar.checkpoint.load import PARTS, CheckpointError
 from ...memo_avatar.files.published_models import FACES
 
 FOLDER = "memo"
-DEMO = "demo: cartoons only, 96x96"
-OLD_DEMO = "demo (comes with the pack)"
-"""Its name in workflows of before; they still run."""
+DEMO = "cartoons only: demo, 96x96"
+"""What counts comes first: a node in the page shows some fifteen letters of it."""
+OLD_DEMOS = ("demo: cartoons only, 96x96", "demo (comes with the pack)")
+"""Its names in workflows of before; they still run."""
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 _MARK = "diffusion_net"  # a folder with this in it is a checkpoint
 _COMPANIONS = {*PARTS, VAE_FOLDER, WAV2VEC2_FOLDER, FACES, "misc", "emotion2vec", "calibrations", ".git"}
@@ -61,17 +62,22 @@ def _search(root: Path) -> Iterator[Path]:
         yield from (path / name for name in sorted(files) if name.endswith(".safetensors"))
 
 
+def find_checkpoint(name: str) -> Path | None:
+    """The path of a combo's name, of today's or of before; None where there is no such checkpoint."""
+    return find_checkpoints().get(DEMO if name in OLD_DEMOS else name)
+
+
 def checkpoint_path(name: str) -> Path:
-    """The path of a combo's name."""
-    found, name = find_checkpoints(), DEMO if name == OLD_DEMO else name
-    if name not in found:
+    """The same, or an error that says what to do."""
+    found = find_checkpoint(name)
+    if found is None:
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
         raise CheckpointError(
             f"expected a MEMO checkpoint but got {name!r}, which is not there ({folders}). "
             "Put the folder with diffusion_net, reference_net, image_proj and audio_proj in it, or a "
             "single file made by MEMO Save Checkpoint, and press R to refresh."
         )
-    return found[name]
+    return found
 
 
 def face_places(checkpoint: Path) -> list[Path]:

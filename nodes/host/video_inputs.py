@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...memo_avatar.clips.drift_report import Drift, DriftMeter
 from ...memo_avatar.files.foreign import shown
-from ...memo_avatar.inputs import Portrait
+from ...memo_avatar.inputs import Crop, Portrait
 from ...memo_avatar.portrait.faces import likeness_to
 from ...memo_avatar.portrait.images import ImageError
 from ...memo_avatar.timing import FPS
@@ -187,14 +187,20 @@ def paste_inputs() -> list[Any]:
     ]
 
 
-def make_paster(
-    portrait: Portrait, feather: float, match_colour: bool, original: Tensor | None = None
-) -> Paster:
-    """What puts frames back into the portrait's picture, or into another version (the first of a batch)."""
+def cut_out(portrait: Portrait) -> tuple[Tensor, Crop]:
+    """The picture that a portrait was taken from, and which part of it."""
     if portrait.crop is None or portrait.picture is None:
         raise ImageError(
             "expected a portrait cut out around the face but got a whole picture (portrait). "
             "Choose fit face in MEMO Portrait."
         )
-    picture = portrait.picture if original is None else opaque(original).movedim(-1, 0)
-    return Paster(picture, portrait.crop, feather=feather, match_colour=match_colour)
+    return portrait.picture, portrait.crop
+
+
+def make_paster(
+    portrait: Portrait, feather: float, match_colour: bool, original: Tensor | None = None
+) -> Paster:
+    """What puts frames back into the portrait's picture, or into another version (the first of a batch)."""
+    picture, crop = cut_out(portrait)
+    picture = picture if original is None else opaque(original).movedim(-1, 0)
+    return Paster(picture, crop, feather=feather, match_colour=match_colour)

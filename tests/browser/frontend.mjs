@@ -10,6 +10,7 @@ const VIEWS = [{ width: 1366, height: 768 }, { width: 1920, height: 1080 }]; // 
 
 await session(VIEWS[0], async (page) => {
   report.templates = {};
+  report.colours = await page.evaluate(socketColours);
   report.version = await page.evaluate(() => window.__COMFYUI_FRONTEND_VERSION__);
   for (const size of VIEWS.toReversed()) { // the smaller one last: the rest of the session is in it
     await page.setViewportSize(size);
@@ -43,6 +44,18 @@ async function openChangeAndSave(page, name) {
   return found;
 }
 
+// What a socket and its wire are drawn in, by type: on the canvas, and where the page draws nodes itself.
+function socketColours() {
+  const { canvas } = window.app;
+  const root = getComputedStyle(document.documentElement);
+  const of = (type) => [
+    canvas.constructor.link_type_colors[type],
+    canvas.default_connection_color_byType[type],
+    root.getPropertyValue(`--color-datatype-${type}`).trim(),
+  ];
+  return Object.fromEntries(["MODEL", "VAE", "IMAGE", "MEMO", "MEMO_PORTRAIT", "MEMO_VOICE", "MEMO_REPORT"].map((type) => [type, of(type)]));
+}
+
 // The template opened in the window as it is: how large text is, and where the nodes are in it.
 async function view(page, name, size) {
   await template(page, name);
@@ -55,7 +68,34 @@ async function view(page, name, size) {
       scale,
       least: window.app.ui.settings.getSettingValue("LiteGraph.Canvas.MinFontSizeForLOD") ?? 8,
       nodes: window.app.graph._nodes.map((node) => [node.title, onScreen(Array.from(node.getBounding()))]),
+      notes: [...document.querySelectorAll(".comfy-markdown .tiptap, .comfy-markdown-content")]
+        .filter((note) => note.innerText.trim()) // Preview Any shows nothing yet
+        .map(lettersOf),
+      ...shownChoice(),
     };
+
+    // The smallest letters of a note, in pixels of the screen, and whether all of its text is within it.
+    function lettersOf(note) {
+      const box = note.getBoundingClientRect();
+      const texts = [];
+      for (const walker = document.createTreeWalker(note, NodeFilter.SHOW_TEXT); walker.nextNode(); )
+        if (walker.currentNode.textContent.trim()) texts.push(walker.currentNode);
+      const bottoms = texts.map((text) => {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        return range.getBoundingClientRect().bottom;
+      });
+      const sizes = texts.map((text) => parseFloat(getComputedStyle(text.parentElement).fontSize));
+      const letters = Math.min(...sizes) * (box.width / note.offsetWidth);
+      return { letters, whole: Math.max(...bottoms) <= box.bottom + 1, text: note.innerText };
+    }
+
+    // What Load MEMO names and how much of that can be seen, where the page writes it as text.
+    function shownChoice() {
+      const [choice] = window.app.graph._nodes.find((node) => node.type === "MEMO_Load")?.widgets ?? [];
+      const label = [...document.querySelectorAll("[data-node-id] span")].find((span) => span.textContent.trim() === choice?.value);
+      return { choice: choice?.value, choiceShare: label ? Math.min(1, label.clientWidth / label.scrollWidth) : null };
+    }
   }, size);
 }
 

@@ -7,8 +7,9 @@ const [FIRST, LONG, REAL] = ["1", "4", "5"].map((number) => job.templates.find((
 
 await session({ width: 1366, height: 768 }, async (page) => {
   report.newcomer = {};
-  const steps = { fourActions, droppedBack, fold, ownPhoto, wrongVae, silence, typo, cropPastedBack, missingWeights, stopAndGoOn, oneNode };
+  const steps = { fourActions, droppedBack, fold, ownPhoto, wrongVae, silence, typo, cropPastedBack, missingWeights, stopAndGoOn, toFileDroppedBack: droppedBack, oneNode };
   if (await page.getByRole("button", { name: "Enter app mode" }).count()) steps.app = app;
+  steps.help = help; // last: its panel stays open
   for (const [name, step] of Object.entries(steps)) {
     try {
       report.newcomer[name] = await step(page);
@@ -97,7 +98,7 @@ async function fourActions(page) {
 // The saved video into an empty window.
 async function droppedBack(page) {
   const before = await describe(page);
-  const name = await page.evaluate(() => window.heard.videos.find((file) => file.endsWith(".mp4")));
+  const name = await page.evaluate(() => window.heard.videos.findLast((file) => file.endsWith(".mp4")));
   await page.evaluate(async (filename) => {
     window.app.graph.clear();
     const answer = await fetch(`/view?filename=${encodeURIComponent(filename)}&subfolder=video&type=output`);
@@ -219,8 +220,13 @@ async function oneNode(page) {
   });
   await change(page, { any: { duration: 0.6 } });
   const heard = await listen(page, () => run(page));
-  await page.waitForTimeout(1000);
+  await page.waitForFunction(showsWhatWasSaved, null, { timeout: 20_000 }).catch(() => {});
   return { ...heard, nodes: await describe(page), shown: await videos(page) };
+}
+
+// The page puts a finished video in the place of the growing one only once it has loaded.
+function showsWhatWasSaved() {
+  return [...document.querySelectorAll("video")].some((video) => video.currentSrc.includes("type=output"));
 }
 
 // Every video in the page: whether it is whole, and whether it is in sight.
@@ -240,6 +246,30 @@ function videos(page) {
       }),
     ),
   );
+}
+
+// The help panel of every node: how wide it is, and how wide its page would like to be.
+async function help(page) {
+  await load(page, { last_node_id: 0, last_link_id: 0, nodes: [], links: [], version: 0.4 }, "empty");
+  const pages = {};
+  const types = await page.evaluate(() => Object.keys(window.LiteGraph.registered_node_types));
+  for (const type of types.filter((name) => name.startsWith("MEMO_"))) {
+    const title = await page.evaluate((kind) => {
+      const { graph, canvas } = window.app;
+      graph.clear();
+      const node = window.LiteGraph.createNode(kind);
+      graph.add(node);
+      node.pos = [500, 200];
+      canvas.ds.reset();
+      canvas.selectItems([node]);
+      return node.title;
+    }, type);
+    await page.getByTestId("info-button").first().click({ timeout: 20_000 });
+    const panel = page.locator(".node-help-content").filter({ has: page.getByRole("heading", { name: title, exact: true }) });
+    await panel.waitFor({ timeout: 20_000 });
+    pages[type] = await panel.evaluate(({ clientWidth, scrollWidth }) => ({ width: clientWidth, wanted: scrollWidth }));
+  }
+  return pages;
 }
 
 // The App filter of the template browser, the card, Run.

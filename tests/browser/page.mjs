@@ -18,6 +18,7 @@ export async function session(viewport, act) {
     await context.route("**/*", onlyThisMachine);
     await setting(context, "Comfy.TutorialCompleted", true);
     await setting(context, "Comfy.Workflow.Persist", false); // a new page starts empty, not with the last session
+    await setting(context, "Comfy.RightSidePanel.IsOpen", false); // a session before may have left it open
     for (const [name, value] of Object.entries(job.settings)) await setting(context, name, value);
     const page = await context.newPage();
     page.on("pageerror", (error) => report.pageErrors.push(String(error)));

@@ -39,8 +39,11 @@ def test_four_actions_make_a_video(newcomer: Newcomer) -> None:
     assert not found["toasts"] or "completed" in found["toasts"][0]
 
 
-def test_the_video_dropped_into_the_window_brings_back_its_graph(newcomer: Newcomer) -> None:
-    found = done(newcomer, "droppedBack")
+@pytest.mark.parametrize("step", ["droppedBack", "toFileDroppedBack"])
+def test_the_video_dropped_into_the_window_brings_back_its_graph(newcomer: Newcomer, step: str) -> None:
+    """Save Video's, and MEMO Sampler to File's."""
+    found = done(newcomer, step)
+    assert found["name"] and found["before"]
     before, after = found["before"], found["after"]
     assert [node["type"] for node in after] == [node["type"] for node in before]
     for old, new in zip(before, after, strict=True):
@@ -79,6 +82,14 @@ def test_a_stop_is_told_and_the_next_run_goes_on(newcomer: Newcomer) -> None:
     assert found["went"]["ended"] == "execution_success"
     (went,) = [text for kind, text in found["went"]["texts"] if kind == "MEMO_SamplerToFile"]
     assert re.match(r"60 frames: \d+ from an earlier run, \d+ made in ", went)
+
+
+def test_the_help_panel_shows_all_of_every_page(newcomer: Newcomer) -> None:
+    """At the width at which it opens."""
+    found = done(newcomer, "help")
+    assert len(found) == 12
+    assert {name for name, page in found.items() if page["wanted"] > page["width"]} == set()
+    assert all(page["width"] > 150 for page in found.values()), found
 
 
 def test_what_does_not_count_is_folded_away(newcomer: Newcomer) -> None:

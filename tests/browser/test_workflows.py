@@ -96,6 +96,32 @@ def test_its_text_is_drawn_at_the_zoom_at_which_it_opens(path: Path, shown: Show
 
 
 @every_workflow
+def test_its_notes_can_be_read(path: Path, shown: Shown) -> None:
+    """Without a scroll, in letters as large as the nodes' own."""
+    notes = [node for node in read(path)["nodes"] if node["type"] == "MarkdownNote"]
+    for view in shown["templates"][path.stem]["views"]:
+        assert len(view["notes"]) == len(notes) > 0
+        for note in view["notes"]:
+            assert note["letters"] >= NODE_TEXT * view["scale"] and note["whole"], (view["width"], note)
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+def test_load_memo_shows_what_the_demo_can_do(path: Path, shown: Shown) -> None:
+    """Enough letters of the list's entry; the canvas cuts them itself and tells nobody."""
+    for view in shown["templates"][path.stem]["views"]:
+        if view["choiceShare"] is not None:
+            assert view["choice"].startswith("cartoons only")
+            assert view["choiceShare"] * len(view["choice"]) >= len("cartoons only"), view
+
+
+def test_wires_of_different_kinds_have_different_colours(shown: Shown) -> None:
+    colours = shown["colours"]
+    for drawn in zip(*colours.values(), strict=True):  # wires, sockets, sockets of Nodes 2.0
+        found = [colour for colour in drawn if colour]
+        assert len(found) == len(set(found)) >= 4, colours  # an old page does not know Nodes 2.0's
+
+
+@every_workflow
 def test_all_of_it_is_in_the_window_in_which_it_opens(path: Path, shown: Shown) -> None:
     """Of a common laptop, and of a common desktop; but for a node's lower edge."""
     for view in shown["templates"][path.stem]["views"]:

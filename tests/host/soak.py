@@ -27,7 +27,7 @@ from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError
 SEED = 20260101
 INTERRUPTED = 0.2  # share of the prompts
 WARM_UP = 0.2  # share of the prompts after which the process has seen everything once
-DEMO = "demo: cartoons only, 96x96"
+DEMO = "cartoons only: demo, 96x96"
 PERIOD_SECONDS = 6
 SIZES = (32, 48, 64)
 CACHES: tuple[dict[str, Any], ...] = (

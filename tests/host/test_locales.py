@@ -96,6 +96,13 @@ def test_every_node_is_found_by_other_words(server: ComfyServer, english: Locale
     ]
 
 
+@pytest.mark.parametrize("words", ["lip sync", "avatar", "audio to video", "talking head", "memo"])
+def test_what_one_types_finds_where_it_begins(server: ComfyServer, words: str) -> None:
+    """The node that loads, at least; some of them the samplers, too."""
+    info = server.get("/object_info")
+    assert words in info["MEMO_Load"]["search_aliases"]
+
+
 def test_the_english_locale_is_what_the_nodes_say(english: Locale) -> None:
     assert read(ENGLISH) == english, "run: make locales"
 

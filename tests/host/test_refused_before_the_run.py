@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.comfy.pack import ROOT
+from tests.helpers.comfy.messages import Messages
+from tests.helpers.comfy.pack import CHECKPOINT, ROOT
 from tests.helpers.comfy.prompts import SAMPLER, node, portrait_prompt, with_images
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError, PromptRefusedError
 
@@ -70,6 +74,18 @@ def test_a_vae_of_another_kind_is_named_before_a_step(any_server: ComfyServer, t
     assert failed.value.details["node_id"] == target
 
 
+def test_paste_back_refuses_a_portrait_that_was_not_cut_out_before_a_step(any_server: ComfyServer) -> None:
+    """The nodes behind it have not run: no frame is made in vain."""
+    prompt = portrait_prompt(steps=1, seed=81)
+    prompt["whole"] = node("MEMO_PasteBack", images=[SAMPLER, 0], portrait=["3", 0])
+    prompt["images"] = node("SaveImage", images=["whole", 0], filename_prefix="frame")
+    with pytest.raises(PromptFailedError) as failed:
+        any_server.run(prompt)
+    assert failed.value.details["exception_message"].startswith("Choose fit face in MEMO Portrait.")
+    assert failed.value.details["node_id"] == "whole"
+    assert "3" in failed.value.details["executed"] and SAMPLER not in failed.value.details["executed"]
+
+
 @pytest.mark.parametrize("choice", [{"emotion": "auto"}, {"separate_vocals": True}], ids=str)
 def test_a_missing_helper_is_named_without_the_machines_folders(
     any_server: ComfyServer, choice: dict[str, Any]
@@ -89,10 +105,54 @@ def test_a_linked_sampler_is_checked_when_it_comes(server: ComfyServer) -> None:
         server.run(prompt)
 
 
-def test_the_demo_says_what_it_is_and_is_found_by_its_former_name(any_server: ComfyServer) -> None:
+@pytest.mark.parametrize("former", ["demo: cartoons only, 96x96", "demo (comes with the pack)"])
+def test_the_demo_says_what_it_is_and_is_found_by_its_former_names(
+    any_server: ComfyServer, former: str
+) -> None:
+    """What counts comes first: a node in Nodes 2.0 shows some fifteen letters of the list's entry."""
     spec = any_server.get("/object_info/MEMO_Load")["MEMO_Load"]["input"]["required"]["checkpoint"]
-    assert "demo: cartoons only, 96x96" in spec[1]["options"]
-    prompt = changed("1", checkpoint="demo (comes with the pack)")
+    assert spec[1]["options"][0] == "cartoons only: demo, 96x96"
+    prompt = changed("1", checkpoint=former)
     prompt["3"]["inputs"] |= {"width": 0, "height": 0}
     (frame, *_) = any_server.run(prompt)["images"]["images"]
     assert Image.open(any_server.file(frame)).size == (96, 96)
+
+
+def test_a_photo_through_the_demo_is_told_on_the_portrait(any_server: ComfyServer) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(any_server.user / "input" / "photo.png")
+    prompt = portrait_prompt()
+    prompt["1"]["inputs"]["checkpoint"] = "cartoons only: demo, 96x96"
+    prompt["2"]["inputs"]["image"] = "photo.png"
+    prompt["3"]["inputs"] |= {"width": 0, "height": 0}
+    seen = {name: prompt[name] for name in ("1", "2", "3")}
+    seen["seen"] = node("PreviewImage", images=["3", 1])
+    with Messages(any_server.port, "tests") as messages:
+        any_server.run(seen)
+    (said,) = [text for where, text in messages.node_texts if where == "3"]
+    assert said.startswith("Use a drawn face") and "Photos need MEMO's own weights" in said
+
+
+@pytest.fixture
+def half(any_server: ComfyServer) -> Iterator[str]:
+    """The name of a checkpoint of which some files have not come yet."""
+    folder = any_server.user / "models" / "memo" / "half"
+    shutil.copytree(any_server.user / "models" / "memo" / CHECKPOINT, folder)
+    for part in ("reference_net", "vae"):
+        shutil.rmtree(folder / part)
+    (folder / "image_proj" / "diffusion_pytorch_model.safetensors").unlink()
+    yield folder.name
+    shutil.rmtree(folder)
+
+
+def test_half_a_download_is_said_with_all_that_is_missing(any_server: ComfyServer, half: str) -> None:
+    """On the node, before the run; it continues by the same command."""
+    with pytest.raises(PromptRefusedError) as refused:
+        any_server.queue(changed("1", checkpoint=half))
+    (error,) = json.loads(str(refused.value))["node_errors"]["1"]["errors"]
+    said = error["details"]
+    assert "half is not complete. In the pack's folder" in said and "models download" in said
+    assert "put these into models/memo/half yourself" in said
+    for part in ("reference_net", "image_proj", "vae"):
+        assert f"{part}/diffusion_pytorch_model.safetensors" in said
+    assert "diffusion_net/" not in said and str(any_server.user) not in said

@@ -97,6 +97,15 @@ def test_a_talking_portrait_becomes_a_video_and_says_how_far_it_is(server: Comfy
     assert seconds == pytest.approx(SECONDS) and sound == pytest.approx(SECONDS, abs=0.1)
 
 
+def test_the_voice_says_how_much_will_be_made_before_it_is(server: ComfyServer) -> None:
+    with Messages(server.port, "tests") as messages:
+        server.run(with_video(portrait_prompt(seconds=0.9, seed=55, steps=1)))
+    assert [text for where, text in messages.node_texts if where == "5"] == ["0.9 s = 27 frames in 2 clips"]
+    first, *_ = [text for where, text in messages.node_texts if where == SAMPLER]
+    assert first == "Clip 1 of 2"
+    assert messages.node_texts.index(("5", "0.9 s = 27 frames in 2 clips")) == 0
+
+
 def test_a_long_video_goes_to_a_file(server: ComfyServer) -> None:
     prompt = portrait_prompt("MEMO_SamplerToFile", filename_prefix="video/long", steps=1)
     (saved,) = server.run(prompt)[SAMPLER]["images"]

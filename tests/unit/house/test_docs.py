@@ -68,3 +68,18 @@ def test_no_machine_paths_in_tracked_files() -> None:
             f"{name}:{text.count(chr(10), 0, match.start()) + 1}" for match in MACHINE_PATH.finditer(text)
         ]
     assert not found, "\n".join(found)
+
+
+def test_the_readme_is_short_before_it_sends_the_reader_on() -> None:
+    """What somebody new reads; the list of further documents, and what comes after it, is for looking up."""
+    head, more = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## More\n")
+    assert len(head.split()) < 800
+    assert more.count("](docs/") > 8 > head.count("](docs/")
+
+
+def test_every_document_says_for_whom_it_is() -> None:
+    """In its first sentences, so that others need not read on."""
+    opened = {
+        path.name: path.read_text(encoding="utf-8").split("\n\n")[1] for path in (ROOT / "docs").glob("*.md")
+    }
+    assert {name for name, first in opened.items() if not first.startswith("For ")} == set()
