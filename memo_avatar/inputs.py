@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -61,6 +62,15 @@ class Portrait:
             )
 
 
+class FrameFeatures(Protocol):
+    """(N, window, blocks, channels), indexed with frames: a tensor, or the file of a long voice."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: Any, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Voice:
     """What is said: ``audio_embeddings`` (N, window, blocks, channels) and ``emotions`` (N,) class numbers.
@@ -68,7 +78,7 @@ class Voice:
     N is ``num_frames``, the video's exact length, or that length rounded up to whole clips.
     """
 
-    audio_embeddings: Tensor
+    audio_embeddings: FrameFeatures
     emotions: Tensor
     num_frames: int
 

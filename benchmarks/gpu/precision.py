@@ -41,7 +41,7 @@ def velocities(scale: Scale, device: torch.device, dtype: torch.dtype) -> Tensor
     models, vae, settings = make_nets(scale, device, dtype), make_vae(scale, device, dtype), scale.settings()
     conditions = VideoConditions(models, vae, scale.portrait(scale.small_size), settings)
     voice = scale.voice(1)
-    context = conditions.clip(None, None, voice.audio_embeddings, int(voice.emotions[0]))
+    context = conditions.clip(None, None, voice.audio_embeddings[:], int(voice.emotions[0]))
     denoiser = ClipDenoiser(models.diffusion_net, context, settings.branches, dtype)
     side = conditions.image_latents.shape[-1]
     shape = (1, 4, scale.frames, side, side)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..inputs import FrameFeatures
 from ..timing import SAMPLE_RATE, frame_count, padded_frame_count
 from .conv_features import ConvFeatures, Recording
 from .sound import MediaError
@@ -66,7 +67,7 @@ class VoiceFeatures:
     of a voice over ten minutes are a :class:`StoredStates`, which reads the rows that it is indexed with.
     """
 
-    embeddings: Any
+    embeddings: FrameFeatures
     num_frames: int
 
 
