@@ -78,13 +78,8 @@ class Progress:
     Where the video ``grows`` on the node, it takes the pictures' place after the first clip.
     """
 
-    def __init__(
-        self, model: Any, clips: int, steps: int, side: int = PREVIEW_SIZE, grows: bool = False
-    ) -> None:
+    def __init__(self, model: Any, clips: int, steps: int, grows: bool = False) -> None:
         self.steps, self.total, self.grows = steps, clips * steps, grows
-        self.side = min(
-            side, PREVIEW_SIZE
-        )  # the page writes the picture's size under it: no more than the video's
         self.started: tuple[float, int] | None = None  # when, and after how many steps
         self.bar = comfy.utils.ProgressBar(self.total)
         self.previewer: Any = None
@@ -119,7 +114,7 @@ class Progress:
         if self.grows:
             self.previewer = None
         else:
-            preview = _picture(frame, self.side)
+            preview = _picture(frame)
         self._show((clip_index + 1) * self.steps, preview)
 
     def _preview(self, denoised: Tensor) -> Any:
@@ -132,8 +127,7 @@ class Progress:
         preview = None
         with decoration("A preview of the steps"):
             newest = denoised[:, :, denoised.shape[2] // 2]
-            kind, picture, _ = previewer.decode_latent_to_preview_image("JPEG", newest)
-            preview = kind, picture, self.side
+            preview = previewer.decode_latent_to_preview_image("JPEG", newest)
             self.previewer = previewer
         return preview
 
@@ -142,13 +136,13 @@ class Progress:
             self.bar.update_absolute(done, self.total, preview)
 
 
-def _picture(frame: Tensor, side: int) -> Any:
-    """A frame (3, H, W) in 0..1 as the host shows previews, its longer side as long as said."""
+def _picture(frame: Tensor) -> Any:
+    """A frame (3, H, W) in 0..1 as the host shows previews."""
     from PIL import Image
 
     with decoration("A preview of the clip"):
         pixels = (frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-        return "JPEG", Image.fromarray(pixels), side
+        return "JPEG", Image.fromarray(pixels), PREVIEW_SIZE
     return None
 
 
@@ -163,7 +157,7 @@ def generate_video(
     needs, placement = plan_memory(job)
     logger.info(describe_placement(needs, placement))
     spans = clip_spans(job.num_frames, job.settings.frames_per_clip)
-    progress = Progress(job.model, len(spans), job.steps, max(job.size), grows)
+    progress = Progress(job.model, len(spans), job.steps, grows)
     load(job.memo.patchers())
     offload = HostOffload(job.model.load_device, placement.in_ram) if any(placement.in_ram) else None
     conditions = VideoConditions(_models(job), HostVAE(job.vae), job.portrait, job.settings, offload)

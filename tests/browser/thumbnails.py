@@ -99,9 +99,9 @@ def grid_of(report: Picture, height: int) -> Picture:
 
 
 def screenshot_of(path: Path) -> Picture:
-    """The middle of a workflow as it opens, without the page around it."""
+    """The beginning of a workflow as it opens, without the page around it."""
     shot = Image.open(SCREENSHOTS / "current" / f"{path.stem} 1920.png").convert("RGB")
-    left, top, side = 560, 130, 780
+    left, top, side = 240, 130, 800
     return shot.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 

@@ -248,9 +248,6 @@ def previews_of_every_method(world: World) -> dict[str, Any]:
         with replaced(latent_preview.args, "preview_method", wanted), progress_hook(pictures.append):
             same = world.frames(world.job).equal(plain)
         found[method] = [bool(same), *sorted(picture[1].width for picture in pictures if picture)]
-        found["shown at"] = sorted(
-            {*found.get("shown at", []), *(picture[2] for picture in pictures if picture)}
-        )
     return found
 
 
