@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -123,8 +124,9 @@ class BatchKills:
         assert not other, f"{other} are not those of the undisturbed batch"
         again = [path.name for path, changed in made.items() if path.stat().st_mtime_ns != changed]
         assert not again, f"{again} were made twice"
-        frames = sum(line["continued_from"] for line in results(output))
-        kept = frames // SamplingSettings().frames_per_clip
+        each = SamplingSettings().frames_per_clip
+        # The last clip of a video may be shorter.
+        kept = sum(math.ceil(line["continued_from"] / each) for line in results(output))
         assert kept >= clips, f"{clips} clips were finished but {kept} were kept"
         self.tally["finished clips kept"] += clips
         self.tally["videos, all the same"] += len(self.whole)
