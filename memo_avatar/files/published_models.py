@@ -141,14 +141,13 @@ def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
 def markdown() -> str:
     """The table of docs/models.md."""
     rows = [
-        "| file, in the checkpoint's folder | source | size | checked by | needed for |",
-        "|---|---|---|---|---|",
+        "| file, in the checkpoint's folder | size | checked by | needed for |",
+        "|---|---|---|---|",
     ]
     for file in FILES:
-        link = f"[{file.repository}]({HUB}/{file.repository}) `{file.source}`"
-        size = "" if file.megabytes is None else format_size(file.megabytes)
+        size = "not said" if file.megabytes is None else format_size(file.megabytes)
         check = f"sha256 `{file.sha256}` of revision `{file.revision[:12]}`" if file.sha256 else "size alone"
-        rows.append(f"| `{file.path}` | {link} | {size} | {check} | {file.group} |")
+        rows.append(f"| [{file.path}]({file.url}) | {size} | {check} | {file.group} |")
     return "\n".join(rows)
 
 
