@@ -89,18 +89,33 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Row:
-    """One video: its first and last stretch, and how well the lips follow the voice all along."""
+    """One video: its stretches of ten seconds, and how well the lips follow the voice all along."""
 
     person: int
     guard: bool
     frames: int
-    first: Stretch
-    last: Stretch
+    stretches: Sequence[Stretch]
     lip_sync: float
 
     def changes(self) -> dict[str, float]:
         """The last stretch against the first; 0 is unchanged, 0.1 is a tenth more."""
-        return {name: getattr(self.last, name) / getattr(self.first, name) - 1 for name in METERS}
+        first, last = self.stretches[0], self.stretches[-1]
+        return {name: getattr(last, name) / getattr(first, name) - 1 for name in METERS}
+
+    def values(self, meter: str) -> Tensor:
+        """One meter, stretch by stretch."""
+        return torch.tensor([getattr(stretch, meter) for stretch in self.stretches])
+
+    def trend(self, meter: str) -> float:
+        """How far a line through all stretches rises from the first to the last, against the mean."""
+        values = self.values(meter)
+        times = torch.linspace(-0.5, 0.5, len(values))
+        return float((times @ values) / (times @ times) / values.mean())
+
+    def spread(self, meter: str) -> float:
+        """The standard deviation over the stretches, against the mean: each says other words."""
+        values = self.values(meter)
+        return float(values.std() / values.mean())
 
 
 def grow(job: Job, root: Path) -> bool:
@@ -154,6 +169,12 @@ def measure(frames: Tensor, portrait: Tensor) -> Stretch:
     return Stretch(identity_error(frames, portrait), sum(look.colour) / 3, look.sharpness)
 
 
+def stretches_of(frames: Tensor) -> list[Tensor]:
+    """Ten seconds each; the last ends with the video, and may begin in the one before."""
+    starts = [*range(0, len(frames) - STRETCH, STRETCH), max(0, len(frames) - STRETCH)]
+    return [frames[start : start + STRETCH] for start in starts]
+
+
 def measure_video(job: Job, frames: Tensor) -> Row:
     """Of frames (T, 3, S, S) in 0..255."""
     portrait = job.portrait(frames.shape[-1])
@@ -162,8 +183,7 @@ def measure_video(job: Job, frames: Tensor) -> Row:
         person=job.person,
         guard=job.guard,
         frames=len(frames),
-        first=measure(frames[:STRETCH], portrait),
-        last=measure(frames[-STRETCH:], portrait),
+        stretches=[measure(some, portrait) for some in stretches_of(frames)],
         lip_sync=correlation(mouth, mouth_from_audio(job.speech())[: len(frames), 0]),
     )
 
@@ -171,17 +191,20 @@ def measure_video(job: Job, frames: Tensor) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """For people, without and with the guard of each person side by side."""
     lines = [
-        "| person | guard | minutes | identity error, first and last 10 s | colour | sharpness | lips |",
-        "|---|---|---|---|---|---|---|",
+        "| person | guard | minutes | identity error, first and last 10 s | its spread | its trend | colour "
+        "| sharpness | lips |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        meters = (
-            f"{getattr(row.first, name):.3f} -> {getattr(row.last, name):.3f} ({100 * change:+.1f} %)"
+        identity, colour, sharpness = (
+            f"{row.values(name)[0]:.3f} -> {row.values(name)[-1]:.3f} ({100 * change:+.1f} %)"
             for name, change in row.changes().items()
         )
+        own = f"{100 * row.spread(METERS[0]):.1f} % | {100 * row.trend(METERS[0]):+.1f} %"
         minutes, guard = row.frames / FPS / 60, "with" if row.guard else "without"
         lines.append(
-            f"| {row.person + 1} | {guard} | {minutes:.1f} | {' | '.join(meters)} | {row.lip_sync:.3f} |"
+            f"| {row.person + 1} | {guard} | {minutes:.1f} | {identity} | {own} | {colour} | {sharpness} "
+            f"| {row.lip_sync:.3f} |"
         )
     return "\n".join(lines)
 
@@ -243,7 +266,8 @@ def main() -> None:
         pictures.append(frames[:: max(1, len(frames) // PICTURES)][:PICTURES] / 255)
     how = (
         f"People that training never drew, held-out speech, {options.target_speedup:g} times fewer steps; "
-        "the contact sheet has a row for each row here."
+        "the contact sheet has a row for each row here. Spread: how much stretches of ten seconds differ; "
+        "trend: how far a line through all of them rises from the first to the last."
     )
     text, document = f"{how}\n\n{table(rows)}\n", json.dumps(summarise(rows))
     if options.write:

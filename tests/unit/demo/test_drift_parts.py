@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from demo import drift
-from demo.drift import Job, frames_of, grow, parts_of
+from demo.drift import Job, Row, Stretch, frames_of, grow, parts_of, stretches_of
 
 
 def test_a_video_that_grows_in_parts_is_the_one_made_in_one_go(
@@ -22,3 +22,30 @@ def test_a_video_that_grows_in_parts_is_the_one_made_in_one_go(
     assert len(parts_of(job, tmp_path / "parts")) == 2
     assert made[0].shape == (27, 3, 96, 96)
     assert torch.equal(made[0], made[1])
+
+
+def test_a_trend_is_told_from_what_stretches_differ_by() -> None:
+    errors = [0.2, 0.22, 0.2, 0.22, 0.2, 0.22]
+    wavering, rising = (
+        Row(
+            0,
+            False,
+            1800,
+            [Stretch(error + index * step, 1.0, 1.0) for index, error in enumerate(errors)],
+            1.0,
+        )
+        for step in (0.0, 0.02)
+    )
+    assert wavering.changes()["identity_error"] == pytest.approx(0.1)
+    assert abs(wavering.trend("identity_error")) < 0.06 < 0.4 < rising.trend("identity_error")
+    assert wavering.spread("identity_error") == pytest.approx(0.052, abs=0.001)
+
+
+def test_the_last_stretch_ends_with_the_video() -> None:
+    frames = torch.arange(700)
+    assert [(int(some[0]), int(some[-1])) for some in stretches_of(frames)] == [
+        (0, 299),
+        (300, 599),
+        (400, 699),
+    ]
+    assert len(stretches_of(frames[:20])) == 1
