@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.caching import GUIDANCE
 from standalone.arguments import _video_parser
 from teacache_core import PRESET_DECIBELS, PRESETS
 
@@ -25,8 +26,8 @@ def read_table(path: Path) -> dict[int, float]:
 
 
 def newest_result() -> dict[int, float]:
-    """Of one day the full run, and not the quick one."""
-    tables = ROOT.glob("benchmarks/results/caching_*.md")
+    """At the demo's guidance; of one day the full run, and not the quick one."""
+    tables = ROOT.glob(f"benchmarks/results/caching_guidance{GUIDANCE:g}_*.md")
     dated = sorted(tables, key=lambda path: (path.stem.split("_")[-1], "quick" not in path.stem))
     return next(rows for rows in map(read_table, reversed(dated)) if rows)
 
