@@ -6,7 +6,8 @@ import { app } from "../../scripts/app.js";
 const OURS = "MEMO_"; // what our nodes' types begin with
 const TO_FILE = `${OURS}SamplerToFile`;
 const SHOWN_MS = 60_000;
-const DEMO = /^(cartoons only|demo)\b/; // the checkpoint that comes with the pack, by today's name and those of before
+// The checkpoint that comes with the pack, by today's name and those of before (nodes/host/folders.py).
+const DEMOS = ["cartoons only: demo, 96x96", "demo: cartoons only, 96x96", "demo (comes with the pack)"];
 
 // Node type -> choice -> the inputs that count with some of its values alone. They are inputs like others (why: ADR
 // 0005), folded away while they do not count.
@@ -71,7 +72,7 @@ function warnOfPhotos(prompt) {
   const nodes = Object.entries(prompt?.output ?? {});
   const source = ([id]) => prompt.output[id]?.class_type;
   for (const [id, { class_type, inputs }] of nodes) {
-    const demo = DEMO.test(prompt.output[inputs?.memo?.[0]]?.inputs.checkpoint);
+    const demo = DEMOS.includes(prompt.output[inputs?.memo?.[0]]?.inputs.checkpoint);
     if (class_type === `${OURS}Portrait` && demo && source(inputs.image ?? []) === "LoadImage")
       tell("warn", titleOf(id), "The demo draws its own cartoons, at 96x96: a photo will smear. Choose MEMO in Load MEMO.");
   }

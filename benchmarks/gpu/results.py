@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from memo_avatar.files.disk import replacing
 
 Values = Mapping[str, Any]
 SEPARATOR = ": "
@@ -46,9 +47,8 @@ class Results:
     def add(self, group: str, name: str, values: Values) -> None:
         self.measured[f"{group}{SEPARATOR}{name}"] = values
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps({"card": self.card, "measured": self.measured}, indent=1) + "\n")
-        os.replace(part, self.path)
+        with replacing(self.path) as part:
+            part.write_text(json.dumps({"card": self.card, "measured": self.measured}, indent=1) + "\n")
 
     def done(self, group: str) -> list[str]:
         """Names of what is measured of a group."""

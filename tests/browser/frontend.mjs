@@ -3,7 +3,7 @@
 //   JOB: {url, modules: folder with node_modules, chromium, pack, templates: [name], screenshots: folder, report,
 //         timeout: ms, settings: {name: value}, run: {templates: [name], changes: {NodeType: {widget: value}}}}
 // Every request that leaves this machine is refused and reported.
-import { alerts, change, closeDialogs, describe, job, load, openApp, queueAndWait, report, session, template } from "./page.mjs";
+import { alerts, change, closeDialogs, describe, job, load, openApp, queueAndWait, report, session, showsWhatWasSaved, template } from "./page.mjs";
 
 const BANNER_MS = 5000;
 const VIEWS = [{ width: 1366, height: 768 }, { width: 1920, height: 1080 }]; // a common laptop, a common desktop
@@ -252,12 +252,6 @@ async function shownReport(page, picture, size) {
     };
     return report && preview ? { scale, width: window.innerWidth, text: textOf(report), picture: pictureOf(preview) } : null;
   });
-}
-
-// The page puts a finished video in the place of the growing one, which is a temporary file, only once it has loaded.
-function showsWhatWasSaved() {
-  const videos = [...document.querySelectorAll("video")];
-  return videos.length > 0 && videos.every((video) => video.readyState >= 2 && video.currentSrc.includes("type=output"));
 }
 
 async function playVideos() {

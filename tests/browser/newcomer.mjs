@@ -1,7 +1,7 @@
 // What somebody does in the first hour, with the host's default settings: the short way to a video, the mistakes one
 // makes, a stop, a video dropped back. Reports what the page said.
 //   node newcomer.mjs JOB.json     (as frontend.mjs; run.changes are made to templates before they are run)
-import { change, closeDialogs, describe, job, load, report, session, template } from "./page.mjs";
+import { change, closeDialogs, describe, job, load, report, session, showsWhatWasSaved, template } from "./page.mjs";
 
 const [FIRST, LONG, REAL] = ["1", "4", "5"].map((number) => job.templates.find((name) => name.startsWith(number)));
 
@@ -222,11 +222,6 @@ async function oneNode(page) {
   const heard = await listen(page, () => run(page));
   await page.waitForFunction(showsWhatWasSaved, null, { timeout: 20_000 }).catch(() => {});
   return { ...heard, nodes: await describe(page), shown: await videos(page) };
-}
-
-// The page puts a finished video in the place of the growing one only once it has loaded.
-function showsWhatWasSaved() {
-  return [...document.querySelectorAll("video")].some((video) => video.currentSrc.includes("type=output"));
 }
 
 // Every video in the page: whether it is whole, and whether it is in sight.

@@ -104,6 +104,12 @@ export async function queueAndWait(timeout) {
   return queued === false && Object.keys(errors).length ? ["refused", JSON.stringify(errors)] : ended;
 }
 
+// The page puts a finished video in the place of the growing one, which is a temporary file, only once it has loaded.
+export function showsWhatWasSaved() {
+  const videos = [...document.querySelectorAll("video")];
+  return videos.length > 0 && videos.every((video) => video.readyState >= 2 && video.currentSrc.includes("type=output"));
+}
+
 // A template of the pack, as a tab of its own, opened as the template browser opens it: some frontends fit it into the window.
 export async function template(page, name) {
   const answer = await page.request.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import wave
@@ -31,6 +32,21 @@ def notes(workflow: dict[str, Any]) -> str:
     return "\n".join(
         node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote"
     )
+
+
+def test_the_page_knows_the_demo_by_every_name_that_it_has_had() -> None:
+    """And by no other: somebody's own `demo-faces` is not warned of."""
+    tree = ast.parse((ROOT / "nodes" / "host" / "folders.py").read_text(encoding="utf-8"))
+    known = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("DEMO", "OLD_DEMOS")
+    }
+    script = (ROOT / "web" / "teacache_memo.js").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^const DEMOS = (\[.*\]);$", script, re.MULTILINE)
+    assert json.loads(listed) == [known["DEMO"], *known["OLD_DEMOS"]]
 
 
 def test_the_long_speech_lasts_half_a_minute() -> None:
