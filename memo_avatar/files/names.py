@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from unicodedata import category, normalize
 
 _LONGEST_NAME = 255  # bytes, of every file system in use; Windows counts UTF-16 units
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # on Windows
@@ -36,9 +37,14 @@ def name_problem(name: str, *, windows: bool) -> str | None:
 
 def portable_name(text: str, default: str) -> str:
     """A file name, without ending, that every system takes, from what somebody typed; else ``default``."""
-    name = re.sub(r"[^\w .-]", "_", text).strip(" .")
+    name = "".join(letter if _is_portable(letter) else "_" for letter in normalize("NFC", text)).strip(" .")
     name = _shortened(name, _LONGEST_NAME - 55).strip(" .")  # room for an ending and a number
     return f"_{name}" if name and name_problem(name, windows=True) else name or default
+
+
+def _is_portable(letter: str) -> bool:
+    """Letters and digits of every alphabet, with the marks that some are written with."""
+    return letter.isalnum() or letter in "_ .-" or category(letter).startswith("M")
 
 
 def alternatives(path: Path) -> Iterator[Path]:

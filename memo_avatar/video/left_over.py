@@ -49,7 +49,7 @@ class Left:
 
 def root_beside(output: Path) -> Path:
     """The folder of what the command has not finished for this output."""
-    return output.parent / f".unfinished-{hashlib.sha256(output.name.encode()).hexdigest()[:12]}"
+    return output.parent / f".unfinished-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:12]}"
 
 
 def left_below(folder: Path) -> list[Left]:

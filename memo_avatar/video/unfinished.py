@@ -236,7 +236,7 @@ class Unfinished:
         assert self._unsaved is not None
         states, delivery, notes = self._unsaved
         tensors, last = _flat(states), states[0].clip_index
-        metadata = {**notes(), "format": _FORMAT, "key": self.key, NAME: self._name}
+        metadata = {**notes(), "format": _FORMAT, "key": self.key, NAME: _text(self._name)}
         metadata["clips"] = " ".join(self._checksums[: last + 1])
         if delivery.paster is not None:
             metadata["colours"] = json.dumps([asdict(colour) for colour in delivery.paster.colours])
@@ -265,6 +265,11 @@ class Unfinished:
                 [ColourMatch(**found) for found in json.loads(metadata.pop("colours"))]
             )
         return _unflattened(tensors), metadata
+
+
+def _text(name: str) -> str:
+    """A file's name as a header can hold it: Linux takes names that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def on_cpu(state: ClipState) -> ClipState:

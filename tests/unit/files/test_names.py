@@ -33,6 +33,8 @@ def test_other_systems_take_what_windows_forbids(name: str) -> None:
         ("nul.txt", "_nul.txt"),
         ("  ..  ", "default"),
         ("a\0b:c", "a_b_c"),
+        ("नमस्ते", "नमस्ते"),
+        ("e\u0301te\u0301", "été"),
         ("说" * 300, "说" * 66),
     ],
 )

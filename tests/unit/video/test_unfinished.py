@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from memo_avatar.clips.values import Clip
 from memo_avatar.files import disk
 from memo_avatar.files.disk import DiskError, make_part
 from memo_avatar.video import unfinished
-from memo_avatar.video.left_over import left_in
+from memo_avatar.video.left_over import left_in, root_beside
 from memo_avatar.video.unfinished import Unfinished
 from memo_avatar.voice.sound import MediaError
 from tests.helpers.fake_video import WORK_FOLDER, FakeVideo, make, stopped
@@ -388,3 +389,10 @@ def test_what_was_left_is_listed_with_its_age_and_removed_on_demand(tmp_path: Pa
     shutil.rmtree(root)
     stopped(VIDEO, tmp_path, 1)
     assert left_in(root)[0].remove() and not root.exists()
+
+
+def test_a_name_that_is_no_text_is_listed_as_far_as_it_is(tmp_path: Path) -> None:
+    name = "a\udc80.mp4"  # Linux takes any bytes
+    with Unfinished.open(root_beside(tmp_path / name), VIDEO.key, name) as work:
+        work.fill(islice(VIDEO.clips(), 2), VIDEO.delivery(), dict)
+    assert left_in(root_beside(tmp_path / name))[0].name == r"a\udc80.mp4"
