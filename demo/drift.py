@@ -38,7 +38,7 @@ from teacache_core import Calibration, StepCache, StepCacheConfig
 from .evaluate import CHECKPOINT, DemoModel, contact_sheet, held_out_speech
 from .faces import TRAINED_EMOTIONS, render, sample_people, still_pose
 from .meters import correlation, identity_error, mouth_opening
-from .speech import FPS, mouth_from_audio
+from .speech import FPS, SAMPLE_RATE, mouth_from_audio
 from .training.autoencoder import HELD_OUT_SEED
 
 ROOT = Path(__file__).parent.parent
@@ -68,8 +68,15 @@ class Job:
         return render(sample_people(1, HELD_OUT_SEED + 10_000 + self.person), still_pose(1), size)[0]
 
     def speech(self) -> Tensor:
-        """What is said, (N,) at 16 kHz."""
-        return held_out_speech(self.person * 100_000, 60 * self.minutes)
+        """What is said, (N,) at 16 kHz; from twenty seconds on, its last ten are its first ten, said again.
+
+        Identity error depends on what is said: only equal words tell drift from words.
+        """
+        speech = held_out_speech(self.person * 100_000, 60 * self.minutes)
+        repeated = STRETCH * SAMPLE_RATE // FPS
+        if len(speech) < 2 * repeated:
+            return speech
+        return torch.cat([speech[:-repeated], speech[:repeated]])
 
     def cache(self, guidance_scale: float) -> StepCache:
         """Its step cache; off at a speed-up of 1."""
@@ -230,7 +237,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "drift", help="of the videos")
     parser.add_argument("--finished", action="store_true", help="only what is made already")
     parser.add_argument("--write", action="store_true", help="keep table, JSON and contact sheet")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.minutes * 60 * FPS < 2 * STRETCH:
+        parser.error("--minutes: expected 20 seconds or more (0.34), so that the last ten are not the first")
+    return options
 
 
 def make_all(jobs: Sequence[Job], options: argparse.Namespace) -> None:
@@ -267,7 +277,8 @@ def main() -> None:
     how = (
         f"People that training never drew, held-out speech, {options.target_speedup:g} times fewer steps; "
         "the contact sheet has a row for each row here. Spread: how much stretches of ten seconds differ; "
-        "trend: how far a line through all of them rises from the first to the last."
+        "trend: how far a line through all of them rises from the first to the last. "
+        "The last ten seconds say the words of the first."
     )
     text, document = f"{how}\n\n{table(rows)}\n", json.dumps(summarise(rows))
     if options.write:

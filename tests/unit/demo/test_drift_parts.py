@@ -24,6 +24,13 @@ def test_a_video_that_grows_in_parts_is_the_one_made_in_one_go(
     assert torch.equal(made[0], made[1])
 
 
+def test_the_last_ten_seconds_say_the_words_of_the_first() -> None:
+    speech = Job(person=1, guard=False, minutes=0.5, target_speedup=4.0).speech()
+    assert len(speech) == 30 * 16_000
+    assert torch.equal(speech[:160_000], speech[-160_000:])
+    assert not torch.equal(speech[:160_000], speech[160_000:320_000])
+
+
 def test_a_trend_is_told_from_what_stretches_differ_by() -> None:
     errors = [0.2, 0.22, 0.2, 0.22, 0.2, 0.22]
     wavering, rising = (
