@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ class VideoJob:
 
     def __post_init__(self) -> None:
         check_vae(self.vae)
+        _check_model(self.model, self.memo)
+        _check_voice(self.voice, self.memo)
 
     @property
     def settings(self) -> SamplingSettings:
@@ -74,6 +77,30 @@ class VideoJob:
             denoise=1.0,
             model_options=self.model.model_options,
         ).sigmas
+
+
+def _check_model(model: Any, memo: MemoNets) -> None:
+    """Raise unless the MODEL has the sizes of the nets that work for it."""
+    if not isinstance(model.model, MemoModel):
+        raise ValueError(
+            "expected a MODEL from Load MEMO but got a model of another kind (model). "
+            "Connect model and memo of the same Load MEMO."
+        )
+    if model.model.diffusion_model.config != memo.config.diffusion_net:
+        raise ValueError(
+            "expected a MODEL and MEMO of one checkpoint but got two of different sizes (model, memo). "
+            "Connect model and memo of the same Load MEMO."
+        )
+
+
+def _check_voice(voice: EncodedVoice, memo: MemoNets) -> None:
+    """Raise unless a frame's features are as many as the checkpoint takes."""
+    wanted, got = memo.config.audio_proj.input_dim, math.prod(voice.voice.audio_embeddings.shape[1:])
+    if got != wanted:
+        raise ValueError(
+            f"expected {wanted} audio features a frame but got {got} (voice). "
+            "Connect the same Load MEMO to MEMO Voice as to the sampler."
+        )
 
 
 _OUR_NODES = "MEMO_"

@@ -127,7 +127,7 @@ def is_advice(said: Any) -> bool:
 
 def test_other_nodes_values_on_our_sockets_are_named_by_their_nodes(inside: dict[str, Any]) -> None:
     found = value(inside, "foreign_values")
-    assert len(found) == 33
+    assert len(found) == 34
     assert found["voice"].endswith(
         "Connect MEMO Voice. Expected what MEMO Voice gives but got what MEMO Portrait gives (voice)."
     )

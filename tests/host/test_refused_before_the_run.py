@@ -74,6 +74,37 @@ def test_a_vae_of_another_kind_is_named_before_a_step(any_server: ComfyServer, t
     assert failed.value.details["node_id"] == target
 
 
+MIXED = [
+    ("model", 0, "Connect model and memo of the same Load MEMO."),
+    ("memo", 1, "Connect model and memo of the same Load MEMO."),
+    ("voice", 1, "Connect the same Load MEMO to MEMO Voice as to the sampler."),
+]
+
+
+@pytest.mark.parametrize(("what", "output", "advice"), MIXED, ids=[row[0] for row in MIXED])
+def test_parts_of_two_checkpoints_are_told_before_a_step(
+    any_server: ComfyServer, what: str, output: int, advice: str
+) -> None:
+    """Of other sizes: the demo beside the tests' checkpoint."""
+    target, name = ("5", "memo") if what == "voice" else (SAMPLER, what)
+    prompt = changed(target, **{name: ["other", output]})
+    prompt["other"] = node("MEMO_Load", checkpoint="cartoons only: demo, 96x96", weight_dtype="auto")
+    with pytest.raises(PromptFailedError) as failed:
+        any_server.run(prompt)
+    said = failed.value.details["exception_message"]
+    assert said.startswith(advice) and what in said.rpartition("(")[2]
+    assert failed.value.details["node_id"] == SAMPLER
+    assert failed.value.details["exception_type"] == "ValueError"
+
+
+def test_a_portrait_and_a_vae_of_another_loader_make_a_video(any_server: ComfyServer) -> None:
+    """They are pictures and a VAE of Stable Diffusion's kind, whoever loaded them."""
+    prompt = changed("3", memo=["other", 1])
+    prompt[SAMPLER]["inputs"]["vae"] = ["other", 2]
+    prompt["other"] = node("MEMO_Load", checkpoint="cartoons only: demo, 96x96", weight_dtype="auto")
+    assert len(any_server.run(prompt)["images"]["images"]) == 18
+
+
 def test_paste_back_refuses_a_portrait_that_was_not_cut_out_before_a_step(any_server: ComfyServer) -> None:
     """The nodes behind it have not run: no frame is made in vain."""
     prompt = portrait_prompt(steps=1, seed=81)

@@ -26,6 +26,7 @@ def foreign_values(world: World) -> dict[str, str]:
         "sparse": torch.rand(2, 32, 32, 3).to_sparse(),
         "complex": torch.zeros(2, 32, 32, 3, dtype=torch.complex64),
     }
+    image_model = SimpleNamespace(model=torch.nn.Linear(1, 1), model_options={}, patches={})
     others = {"text": "x", "nothing": None, "tensor": torch.zeros(3), "object": {"model": 1}}
     return {
         **{
@@ -51,6 +52,7 @@ def foreign_values(world: World) -> dict[str, str]:
             lambda: nodes.PortraitNode.execute(picture.to_sparse(), job.memo, 32, 32, "crop", face="none")
         ),
         "memo": said(lambda: nodes.PortraitNode.execute(torch.rand(1, 8, 8, 3), "memo", 32, 32, "crop")),
+        "a model for images": said(lambda: nodes.SamplerNode.execute(**{**sampler, "model": image_model})),
         "voice": said(lambda: nodes.SamplerNode.execute(**{**sampler, "voice": job.portrait})),
         "portrait": said(lambda: nodes.SamplerNode.execute(**{**sampler, "portrait": {}})),
         "report": said(lambda: nodes.ReportNode.execute("report", False)),
