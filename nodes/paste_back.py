@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.portrait.images import ImageError
+from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
-from .boundary.checks import check_value, checked
+from .boundary.checks import check_values, checked
 from .boundary.words import plain_errors
 from .host.estimate import check_room
 from .host.pictures import frames_of, opaque
 from .host.schema import schema
 from .host.sockets import MemoPortrait
-from .host.video_inputs import cut_out, make_paster, paste_inputs
+from .host.video_inputs import make_paster, paste_inputs
 
+_EQUAL = (
+    "Give both samplers the same fps and both speakers sounds of the same length, silent where the other one "
+    "speaks"
+)
+_ROUNDING = 0.05  # of an upscaler that makes sides multiples of 64
 _SMALLER = "Use paste_back of MEMO Sampler to File, which keeps no frames, or a smaller picture."
 
 
@@ -45,27 +53,40 @@ class PasteBackNode(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="images")],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             search_aliases=["memo", "composite", "stitch", "uncrop", "blend face"],
         )
 
     @classmethod
-    def check_lazy_status(cls, portrait: Any = None, **others: Any) -> list[str]:
-        """Frames are asked for, and so made, only when it is known that they can be pasted."""
+    def check_lazy_status(cls, **given: Any) -> list[str]:
+        """What no sampler makes is asked for and checked first, so that no frame is made in vain."""
         with plain_errors():
-            cut_out(check_value(MemoPortrait.Input("portrait"), portrait))
-        return [name for name in ("images", "original") if others.get(name, "") is None]
+            values = check_values(cls.define_schema().inputs, given)
+            images, original = values.pop("images", None), values.get("original")
+            make_paster(**values)
+            links = _links(cls)
+            _check_rates(links, cls.hidden.dynprompt)
+        if original is None and "original" in links:
+            return ["original"]
+        return ["images"] if images is None else []
 
     @classmethod
     @checked
     def execute(
         cls,
-        images: Tensor,
+        images: Tensor | None,
         portrait: Portrait,
         feather: float = DEFAULT_FEATHER,
         match_colour: bool = True,
         original: Tensor | None = None,
     ) -> io.NodeOutput:
+        if images is None and original is None and "original" in _links(cls):
+            raise ImageError(
+                "expected a picture but got nothing (original). Connect a picture to original, or "
+                "disconnect it."
+            )
         images = frames_of(images, "images")
+        _check_shape(images, portrait)
         paster = make_paster(portrait, feather, match_colour, original)
         width, height = paster.size
         check_room(len(images), width, height, "MEMO Paste Back", _SMALLER)
@@ -77,6 +98,45 @@ class PasteBackNode(io.ComfyNode):
         return io.NodeOutput(whole)
 
 
+def _links(node: type[io.ComfyNode]) -> dict[str, Any]:
+    """The node's inputs that other nodes give, by name."""
+    hidden = node.hidden
+    if hidden is None or hidden.dynprompt is None:
+        return {}
+    inputs = hidden.dynprompt.get_node(hidden.unique_id)["inputs"]
+    return {name: value for name, value in inputs.items() if is_link(value)}
+
+
+def _check_rates(links: Mapping[str, Any], graph: Any) -> None:
+    """Two speakers' samplers, where the graph itself tells their rates: before either has made a frame."""
+    found = (_rate(links.get(name), graph) for name in ("images", "original"))
+    rates = {rate for rate in found if rate is not None}
+    if len(rates) > 1:
+        raise ImageError(f"expected one rate but got {' and '.join(sorted(rates))} (fps). {_EQUAL}.")
+
+
+def _rate(link: Any, graph: Any) -> str | None:
+    """The fps of the sampler that a video comes from, straight or pasted; None where nobody can know."""
+    while is_link(link):
+        found = graph.get_node(link[0])
+        inputs = found["inputs"]
+        if found["class_type"] == "MEMO_Sampler":
+            rate = inputs.get("fps", str(FPS))
+            return rate if isinstance(rate, str) else None
+        link = inputs.get("images") if found["class_type"] == "MEMO_PasteBack" else None
+    return None
+
+
+def _check_shape(images: Tensor, portrait: Portrait) -> None:
+    """Frames may have been upscaled, but not be another video's."""
+    (height, width), (rows, columns) = images.shape[1:3], portrait.pixel_values.shape[-2:]
+    if abs(width * rows / (height * columns) - 1) > _ROUNDING:
+        raise ImageError(
+            f"expected frames of the portrait's shape, {columns}x{rows}, but got {width}x{height} (images). "
+            "Connect the images of the MEMO Sampler that has this portrait, as they are or upscaled."
+        )
+
+
 def _one_each(original: Tensor | None, count: int) -> Tensor | None:
     """The originals where there is one for each image, None where one serves all."""
     if original is None or original.ndim != 4 or len(original) == 1:
@@ -84,6 +144,6 @@ def _one_each(original: Tensor | None, count: int) -> Tensor | None:
     if len(original) != count:
         raise ImageError(
             f"expected one original, or one for each of {count} images, but got {len(original)} (original). "
-            "Give both speakers sounds of the same length, silent where the other one speaks."
+            + _EQUAL
         )
     return original

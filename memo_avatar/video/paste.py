@@ -117,7 +117,8 @@ class Paster:
         if tuple(picture.shape) != (3, crop.picture_height, crop.picture_width):
             raise ValueError(
                 f"expected the picture that was cropped, {crop.picture_width}x{crop.picture_height}, but got "
-                f"{picture.shape[-1]}x{picture.shape[-2]} (original). Connect the portrait's own."
+                f"{picture.shape[-1]}x{picture.shape[-2]} (original). Connect to original the picture that "
+                "MEMO Portrait was given, or one of its size."
             )
 
     def stream(self, frames: Tensor) -> Iterator[Tensor]:

@@ -66,15 +66,18 @@ def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
 
 
 def check_values(inputs: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, each as its input of the schema wants it. Raises InputError, or the error of its kind."""
-    checked = {spec.id: check_value(spec, values[spec.id]) for spec in inputs if spec.id in values}
-    return {**values, **checked}
+    """The values, each as its input of the schema wants it. Raises InputError, or the error of its kind.
+
+    An optional one that is None was not given, and is left out: the node's own default counts.
+    """
+    optional = {spec.id for spec in inputs if spec.optional}
+    given = {name: value for name, value in values.items() if value is not None or name not in optional}
+    checked = {spec.id: check_value(spec, given[spec.id]) for spec in inputs if spec.id in given}
+    return {**given, **checked}
 
 
 def check_value(spec: Any, value: Any) -> Any:
     """One input's value."""
-    if value is None and spec.optional:
-        return None
     for kind, check in _WIDGETS.items():
         if isinstance(spec, kind):
             return check(spec, value)

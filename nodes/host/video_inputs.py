@@ -198,7 +198,10 @@ def cut_out(portrait: Portrait) -> tuple[Tensor, Crop]:
 
 
 def make_paster(
-    portrait: Portrait, feather: float, match_colour: bool, original: Tensor | None = None
+    portrait: Portrait,
+    feather: float = DEFAULT_FEATHER,
+    match_colour: bool = True,
+    original: Tensor | None = None,
 ) -> Paster:
     """What puts frames back into the portrait's picture, or into another version (the first of a batch)."""
     picture, crop = cut_out(portrait)

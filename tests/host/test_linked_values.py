@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.comfy.prompts import SAMPLER, node, portrait_prompt, with_cache, with_images
+from tests.helpers.comfy.prompts import SAMPLER, linked, node, portrait_prompt, with_cache, with_images
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError
 from tests.helpers.inside.world import value
 
@@ -45,14 +45,6 @@ WRONG: list[tuple[str, str, Any, str]] = [
     (CACHE, "target_speedup", 1e9, NUMBER),
     (CACHE, "max_consecutive_skips", -1, NUMBER),
 ]
-
-
-def linked(prompt: Prompt, target: str, name: str, value: Any) -> Prompt:
-    """The prompt with a text or number node in front of one input, and a switch, which fits every socket."""
-    kind = {str: "PrimitiveString", int: "PrimitiveInt", float: "PrimitiveFloat"}[type(value)]
-    switch = node("ComfySwitchNode", switch=True, on_true=["given", 0], on_false=["given", 0])
-    changed = {**prompt[target], "inputs": {**prompt[target]["inputs"], name: ["switch", 0]}}
-    return {**prompt, target: changed, "given": node(kind, value=value), "switch": switch}
 
 
 def refusal(server: ComfyServer, prompt: Prompt) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from PIL import Image
 
 from tests.helpers.comfy.messages import Messages
 from tests.helpers.comfy.pack import CHECKPOINT, ROOT
-from tests.helpers.comfy.prompts import SAMPLER, node, portrait_prompt, with_images
+from tests.helpers.comfy.prompts import (
+    SAMPLER,
+    linked,
+    node,
+    portrait_prompt,
+    with_another_speaker,
+    with_images,
+    with_pasted,
+)
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError, PromptRefusedError
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -105,16 +113,91 @@ def test_a_portrait_and_a_vae_of_another_loader_make_a_video(any_server: ComfySe
     assert len(any_server.run(prompt)["images"]["images"]) == 18
 
 
-def test_paste_back_refuses_a_portrait_that_was_not_cut_out_before_a_step(any_server: ComfyServer) -> None:
+PASTED = {
+    "not cut out": ({}, {"fit": "crop"}, "Choose fit face in MEMO Portrait."),
+    "too soft": ({"feather": 3.0}, {}, "Set feather to a number from 0 to 0.5."),
+    "less than hard": ({"feather": -1.0}, {}, "Set feather to a number from 0 to 0.5."),
+    "a word": ({"feather": "abc"}, {}, "Set feather to a number from 0 to 0.5."),
+    "neither yes nor no": ({"match_colour": "maybe"}, {}, "Set match_colour on the node"),
+    "another picture": ({"original": "wide.png"}, {}, "Connect to original the picture that MEMO Portrait"),
+}
+"""Linked inputs of MEMO Paste Back, changes of the portrait, and what is said."""
+
+
+@pytest.mark.parametrize("case", PASTED)
+def test_paste_back_refuses_before_a_step_whatever_no_sampler_makes(
+    any_server: ComfyServer, case: str
+) -> None:
     """The nodes behind it have not run: no frame is made in vain."""
-    prompt = portrait_prompt(steps=1, seed=81)
-    prompt["whole"] = node("MEMO_PasteBack", images=[SAMPLER, 0], portrait=["3", 0])
-    prompt["images"] = node("SaveImage", images=["whole", 0], filename_prefix="frame")
+    given, portrait, advice = PASTED[case]
+    Image.new("RGB", (100, 70)).save(any_server.user / "input" / "wide.png")
+    prompt = with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=list(PASTED).index(case)))
+    prompt["3"]["inputs"] |= portrait
+    for name, value in given.items():
+        prompt = linked(prompt, "pasted", name, value)
+    if "original" in given:
+        prompt["switch"] = node("LoadImage", image=given["original"])
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "pasted" and SAMPLER not in details["executed"]
+    assert details["exception_message"].startswith(advice)
+
+
+def test_two_speakers_of_different_rates_are_refused_before_a_step(any_server: ComfyServer) -> None:
+    prompt = with_another_speaker(with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=91)), fps="25")
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "both" and not {SAMPLER, "6b"} & set(details["executed"])
+    assert details["exception_message"].startswith("Give both samplers the same fps and both speakers sounds")
+    assert "25 and 30 (fps)" in details["exception_message"]
+
+
+def test_what_the_second_speaker_lacks_is_said_before_the_first_is_made(any_server: ComfyServer) -> None:
+    prompt = with_another_speaker(with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=92)))
+    details = refused_run(any_server, linked(prompt, "both", "feather", 3.0))
+    assert details["node_id"] == "both" and not {SAMPLER, "6b"} & set(details["executed"])
+
+
+def test_two_speakers_of_different_lengths_are_told_what_to_make_equal(any_server: ComfyServer) -> None:
+    """How long a voice is comes from its sound, which no node but MEMO Voice has read."""
+    prompt = with_another_speaker(
+        with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=93)), voice=["longer", 0]
+    )
+    prompt["longer"] = {**prompt["5"], "inputs": {**prompt["5"]["inputs"], "duration": 0.4}}
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "both"
+    assert details["exception_message"].startswith("Give both samplers the same fps and both speakers sounds")
+    assert "12 images, but got 6 (original)" in details["exception_message"]
+
+
+def test_an_original_that_gives_nothing_is_refused_before_a_step(any_server: ComfyServer) -> None:
+    prompt = with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=94), original=["switch", 0])
+    prompt["switch"] = node("ComfySwitchNode", switch=True, on_true=None, on_false=None)
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "pasted" and SAMPLER not in details["executed"]
+    assert details["exception_message"].startswith("Connect a picture to original, or disconnect it.")
+
+
+def test_two_speakers_in_one_picture_and_upscaled_frames_are_pasted(any_server: ComfyServer) -> None:
+    prompt = with_another_speaker(with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=95)))
+    prompt["larger"] = node("ImageScaleBy", image=["6b", 0], upscale_method="lanczos", scale_by=4.0)
+    prompt["both"]["inputs"]["images"] = ["larger", 0]
+    frames = any_server.run(prompt)["images"]["images"]
+    assert [Image.open(any_server.file(frame)).size for frame in frames] == 6 * [(64, 64)]
+
+
+def test_frames_of_another_shape_are_refused(any_server: ComfyServer) -> None:
+    Image.new("RGB", (100, 70)).save(any_server.user / "input" / "wide.png")
+    prompt = with_pasted(portrait_prompt(), images=["wide", 0])
+    prompt["wide"] = node("LoadImage", image="wide.png")
+    details = refused_run(any_server, prompt)
+    assert details["exception_message"].startswith("Connect the images of the MEMO Sampler that has this")
+    assert "but got 100x70 (images)" in details["exception_message"]
+
+
+def refused_run(server: ComfyServer, prompt: Prompt) -> dict[str, Any]:
+    """How a run ended that the host could not refuse."""
     with pytest.raises(PromptFailedError) as failed:
-        any_server.run(prompt)
-    assert failed.value.details["exception_message"].startswith("Choose fit face in MEMO Portrait.")
-    assert failed.value.details["node_id"] == "whole"
-    assert SAMPLER not in failed.value.details["executed"]
+        server.run(prompt)
+    return failed.value.details
 
 
 @pytest.mark.parametrize("choice", [{"emotion": "auto"}, {"separate_vocals": True}], ids=str)

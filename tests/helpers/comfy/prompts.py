@@ -73,3 +73,28 @@ def with_cache(prompt: Prompt, **settings: Any) -> Prompt:
         "cache": node("MEMO_TeaCache", model=["1", 0], **inputs),
         "report": node("MEMO_TeaCacheReport", report=[SAMPLER, 3], details=False),
     }
+
+
+def linked(prompt: Prompt, target: str, name: str, value: Any) -> Prompt:
+    """The prompt with a text or number node in front of one input, and a switch, which fits every socket."""
+    kind = {str: "PrimitiveString", int: "PrimitiveInt", float: "PrimitiveFloat"}[type(value)]
+    switch = node("ComfySwitchNode", switch=True, on_true=["given", 0], on_false=["given", 0])
+    changed = {**prompt[target], "inputs": {**prompt[target]["inputs"], name: ["switch", 0]}}
+    return {**prompt, target: changed, "given": node(kind, value=value), "switch": switch}
+
+
+def with_pasted(prompt: Prompt, **inputs: Any) -> Prompt:
+    """The face cut out, its frames pasted back and saved. `inputs` are those of Paste Back."""
+    cut = {**prompt["3"], "inputs": {**prompt["3"]["inputs"], "fit": "face", "face_box": "8,8,40,40"}}
+    pasted = node("MEMO_PasteBack", **{"images": [SAMPLER, 0], "portrait": ["3", 0], **inputs})
+    saved = node("SaveImage", images=["pasted", 0], filename_prefix="frame")
+    return {**prompt, "3": cut, "pasted": pasted, "images": saved}
+
+
+def with_another_speaker(prompt: Prompt, **changes: Any) -> Prompt:
+    """A second face in what `with_pasted` gives. `changes` are inputs of its sampler."""
+    face = {**prompt["3"], "inputs": {**prompt["3"]["inputs"], "face_box": "30,30,60,60"}}
+    sampler = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "portrait": ["3b", 0], **changes}}
+    pasted = node("MEMO_PasteBack", images=["6b", 0], portrait=["3b", 0], original=["pasted", 0])
+    saved = {**prompt["images"], "inputs": {**prompt["images"]["inputs"], "images": ["both", 0]}}
+    return {**prompt, "3b": face, "6b": sampler, "both": pasted, "images": saved}

@@ -139,12 +139,25 @@ def pasted_back(world: World) -> dict[str, Any]:
         "bytes": bool(execute(of_bytes, cut).args[0].equal(execute(of_bytes.float() / 255, cut).args[0])),
         "outside": bool((whole[:, outside] == image[0, outside]).all()),
         "inside differs": bool((whole[:, ~outside] != image[0, ~outside]).any()),
-        "upscaled": list(execute(torch.rand(1, 4 * SIZE, 4 * SIZE, 3), cut).args[0].shape),
+        "upscaled": upscaled(world, cut),
+        "defaults": bool(execute(frames, cut, None, None, None).args[0].equal(whole)),
         "not cut": error_of(lambda: execute(frames, uncut)),
         "two faces": two_faces(world, image, frames),
         "other length": error_of(lambda: execute(frames, cut, original=image.expand(2, -1, -1, -1))),
         "another size": error_of(lambda: execute(frames, cut, original=image[:, :100])),
     }
+
+
+def upscaled(world: World, cut: Any) -> float:
+    """How far the pasted picture of frames four times as large is from theirs; what they show is smooth."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    execute = world.nodes.PasteBackNode.execute
+    small = interpolate(torch.rand(2, 3, 4, 4), SIZE, mode="bicubic").clamp(0, 1)
+    large = interpolate(small, 4 * SIZE, mode="bicubic")
+    pasted, other = (execute(frames.movedim(1, -1), cut).args[0] for frames in (small, large))
+    return float((pasted - other).abs().max())
 
 
 def two_faces(world: World, image: Any, frames: Any) -> dict[str, bool]:
