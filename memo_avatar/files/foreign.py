@@ -10,12 +10,31 @@ from .limits import MAX_LISTED, MAX_SHOWN
 
 Number = TypeVar("Number", int, float)
 
+_WEB_PAGE = "a web page: the download was answered with an error or a login page"
+_STARTS = {
+    b"pk\x03\x04": "a PyTorch pickle or another zip archive",
+    b"\x80\x02": "a PyTorch pickle",
+    b"version https://git-lfs": "a Git LFS pointer: the file itself was not downloaded",
+    b"<!doctype": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
+    b"gguf": "a GGUF file",
+    b"\x89hdf": "an HDF5 file",
+}
+LONGEST_START = 64
+"""Bytes of a file's start that tell its kind."""
+
 
 class CheckpointError(ValueError):
     """A file or folder that is no MEMO checkpoint, nothing that belongs to one, or damaged.
 
     The text names it and the remedy.
     """
+
+
+def kind_of(start: bytes) -> str | None:
+    """What a file that begins so is, where that is no kind of ours but a known one."""
+    lower = start[:LONGEST_START].lstrip().lower()
+    return next((what for magic, what in _STARTS.items() if lower.startswith(magic)), None)
 
 
 def number(

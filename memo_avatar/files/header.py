@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import torch
 
 from .disk import open_regular
-from .foreign import CheckpointError, shown
+from .foreign import LONGEST_START, CheckpointError, kind_of, shown
 from .json_file import parse_json
 from .limits import MAX_DIMS, MAX_ELEMENTS, MAX_HEADER_BYTES, MAX_NAME, MAX_TENSORS
 
@@ -37,15 +37,6 @@ _SIZES = {
 _LENGTH_BYTES = 8
 _LONGEST_DTYPE = 16
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_FOREIGN_STARTS = {
-    b"PK\x03\x04": "a PyTorch pickle or another zip archive",
-    b"\x80\x02": "a PyTorch pickle",
-    b"version https://git-lfs": "a Git LFS pointer: the file itself was not downloaded",
-    b"<!doctype": "a web page: the download was answered with an error or a login page",
-    b"<html": "a web page: the download was answered with an error or a login page",
-    b"GGUF": "a GGUF file",
-    b"\x89HDF": "an HDF5 file",
-}
 
 
 @dataclass(frozen=True)
@@ -96,9 +87,8 @@ def read_header(path: Path) -> WeightsFile:
 
 
 def _header_json(stream: BinaryIO, path: Path, size: int) -> bytes:
-    start = stream.read(64)
-    lower = start.lower()
-    foreign = next((what for magic, what in _FOREIGN_STARTS.items() if lower.startswith(magic.lower())), None)
+    start = stream.read(LONGEST_START)
+    foreign = kind_of(start)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     opens_json = start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
     if foreign or not opens_json:
@@ -177,7 +167,8 @@ def _check_tiling(tensors: Mapping[str, StoredTensor], path: Path) -> int:
 
 def _check_length(path: Path, start: int, promised: int, size: int) -> None:
     if size < promised:
-        arrived = "only the header" if size == start else f"{size / promised:.0%} of it"
+        share = f"{100 * size // promised}%" if 100 * size >= promised else "less than 1%"
+        arrived = "only the header" if size == start else f"{share} of it"
         raise CheckpointError(
             f"expected {promised} bytes but got {size} ({path}). "
             f"The download was cut off and {arrived} arrived; download it again."

@@ -186,8 +186,10 @@ class Calibration:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
+            is_syntax = isinstance(error, json.JSONDecodeError)
+            place = f" in line {error.lineno}, column {error.colno}" if is_syntax else ""
             raise CalibrationError(
-                f"expected a calibration file in JSON but got something else: {error} ({where}). "
+                f"expected a calibration file in JSON but got something else{place} ({where}). "
                 "Give the file that calibrating wrote."
             ) from error
         return cls.from_json(values, where)
@@ -205,7 +207,7 @@ class Calibration:
             ) from error
         except UnicodeDecodeError as error:
             raise CalibrationError(
-                f"expected a calibration file in JSON but got something else: {error.reason} ({path}). "
+                f"expected a calibration file in JSON but got bytes that are no text ({path}). "
                 "Give the file that calibrating wrote."
             ) from error
         if len(text) > LARGEST_FILE:

@@ -233,7 +233,8 @@ def test_a_fingerprint_knows_the_checkpoint_but_not_its_dtype() -> None:
     ("content", "message"),
     [
         (None, "readable calibration file"),
-        ("not json", "in JSON but got something else"),
+        ("not json", "in JSON but got something else in line 1, column 1 ("),
+        ("[" * 100_000, "in JSON but got something else ("),
         ("[1]", "an object but got list"),
         ("{}", "got None version None"),
         ('{"format": "teacache-calibration", "version": 9}', "version 9"),

@@ -84,5 +84,5 @@ def test_text_that_is_no_file_of_ours_is_refused(text: str) -> None:
 def test_a_file_of_other_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CalibrationError, match=r"in JSON but got something else.*c\.json"):
+    with pytest.raises(CalibrationError, match=r"in JSON but got bytes that are no text.*c\.json"):
         Calibration.load(path)

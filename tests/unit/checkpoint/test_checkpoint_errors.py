@@ -12,6 +12,7 @@ from torch import Tensor
 
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import CheckpointError, load_memo, open_checkpoint
+from memo_avatar.files.header import header_bytes
 from tests.helpers.weights import copied_weights
 
 MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
@@ -132,7 +133,10 @@ def test_a_config_that_disagrees_with_the_weights(
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("{", "expected a JSON object but got: Expecting"), ("[]", "expected a JSON object but got: a list")],
+    [
+        ("{", "expected a JSON object but got: an end too early"),
+        ("[]", "expected a JSON object but got: a list"),
+    ],
 )
 def test_a_config_that_is_no_config(folder: Path, text: str, expected: str) -> None:
     (folder / "image_proj" / "config.json").write_text(text)
@@ -227,11 +231,20 @@ def test_a_truncated_file_says_how_much_arrived(folder: Path) -> None:
     header = 8 + int.from_bytes(whole[:8], "little")
     for size, expected in [
         (len(whole) // 2, "The download was cut off and 50% of it arrived"),
+        (len(whole) - 1, "The download was cut off and 99% of it arrived"),
         (header, "The download was cut off and only the header arrived"),
         (header // 2, "The download was cut off within the header"),
     ]:
         file.write_bytes(whole[:size])
         assert expected in message(folder)
+
+
+def test_a_share_of_the_file_is_never_rounded_to_all_or_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "memo.safetensors"
+    header = header_bytes({"x": (100_000,)}, torch.float32, {})
+    for arrived, expected in [(1, "less than 1%"), (399_999, "99%")]:
+        file.write_bytes(header + bytes(arrived))
+        assert f"cut off and {expected} of it arrived" in message(file)
 
 
 def test_a_file_that_is_too_long(folder: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_vae_with_the_attention_of_before_diffusers_0_18(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (b"{", "expected a JSON object but got: Expecting"),
+        (b"{", "expected a JSON object but got: an end too early"),
         (b"[]", "expected a JSON object but got: a list"),
         (b"\xff{}", "expected a readable config.json but got"),
         (b'{"model_type": "bert", "_class_name": "UNet"}', "Use "),

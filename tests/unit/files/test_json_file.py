@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -20,19 +21,36 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "Expecting value"),
+        (b"", "got: nothing ("),
+        (b" \n", "got: nothing ("),
         (b"[]", "got: a list"),
-        (b"null", "got: a NoneType"),
+        (b"null", "got: nothing ("),
+        (b"{", "got: an end too early, in line 1, column 2 ("),
+        (b'{"a', "got: an end too early, in line 1, column 2 ("),
+        (b'{"size": 96,\n "photographs"}', "got: no JSON, in line 2, column 15 ("),
+        (b"{size: 96}", "got: no JSON, in line 1, column 2 ("),
+        (b"{'size': 96}", "got: no JSON, in line 1, column 2 ("),
+        (b"{} {}", "got: no JSON, in line 1, column 4 ("),
+        (b'{"a": "\\x"}', "got: no JSON, in line 1, column 8 ("),
+        (
+            b"<!DOCTYPE html><html>",
+            "got: a web page: the download was answered with an error or a login page (",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "got: a Git LFS pointer: the file itself was"),
         (b'{"a": 1, "a": 2}', "a name twice"),
         (b'{"a": NaN}', "NaN, which is no number"),
         (b'{"a": -Infinity}', "-Infinity, which is no number"),
         (b'{"a": [1e999]}', "a number beyond all use"),
         (b'{"a": %s}' % (b"9" * 30), "a number beyond all use"),
-        (b'{"a": %s}' % (b"9" * 5000), "expected a JSON object but got"),
+        (b'{"a": %s}' % (b"9" * 5000), "a number beyond all use"),
         (b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}", f"more than {MAX_JSON_DEPTH} lists"),
         (b'{"a": ' + b"[" * 100_000, f"more than {MAX_JSON_DEPTH} lists"),
         (b'{"a":' * 100_000, f"more than {MAX_JSON_DEPTH} lists"),
-        (b'{"a": "\xff"}', "expected a readable demo.json but got"),
+        (b'{"a": "\xff"}', "expected a readable demo.json but got: bytes that are no text ("),
+        (
+            b"PK\x03\x04\xff",
+            "expected a readable demo.json but got: a PyTorch pickle or another zip archive (",
+        ),
         (b'{"a": 1}' + b" " * 2000, "at most 0.000953674 MiB"),
     ],
 )
@@ -43,6 +61,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, content: bytes, expecte
         read_json(path, most=max(1000, len(content.rstrip())), advice="Repair the file.")
     assert expected in str(caught.value)
     assert str(caught.value).endswith(f"({path}). Repair the file.")
+    assert not re.search(r"Expecting|Unterminated|Invalid|Extra|char \d|codec|Exceeds", str(caught.value))
     assert len(str(caught.value)) < 200 + len(str(path)) and str(caught.value).isprintable()
 
 
