@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from ..memo_avatar.checkpoint.companions import (
     VAE_FOLDER,
     WAV2VEC2_FOLDER,
+    check_files,
     find_calibration,
     home,
     read_settings,
@@ -26,12 +27,14 @@ from ..memo_avatar.model.config import MemoConfig
 from ..memo_avatar.model.projections import AudioProjection, ImageProjection
 from ..memo_avatar.model.reference_unet import ReferenceUNet
 from ..memo_avatar.voice.wav2vec2 import Wav2Vec2
-from .boundary.checks import FORMERLY, checked
-from .boundary.words import without_folders
+from .boundary.checks import FORMERLY, check_value, checked
+from .boundary.words import nearest, page_text, without_folders
 from .host.folders import (
+    DEMO,
     FOLDER,
     OLD_DEMOS,
     checkpoint_path,
+    find_begun,
     find_checkpoint,
     find_checkpoints,
     save_folder,
@@ -44,6 +47,7 @@ from .host.vae import check_vae, load_vae
 
 NOTHING_FOUND = "put a MEMO checkpoint into models/memo"
 PUBLISHED = "MEMO"  # the folder that `models download` makes
+_NOT_CONNECTED = object()  # the host asks about a connected VAE with None
 
 
 def load_model(path: str, dtype_name: str, *, disable_dynamic: bool = False) -> Any:
@@ -147,22 +151,22 @@ class LoadMemo(io.ComfyNode):
         if path is None:
             return checkpoint
         files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-        return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        found = [(str(file), file.stat()) for file in files if file.is_file()]
+        return [(name, about.st_mtime_ns, about.st_size) for name, about in found]
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None) -> bool | str:
-        """Before the run: which files are missing; a linked name (None) is looked up when it comes."""
-        path = None if checkpoint is None else find_checkpoint(checkpoint)
-        if checkpoint is None or (path is not None and not _is_half_there(path)):
+    def validate_inputs(cls, checkpoint: Any = None, vae: Any = _NOT_CONNECTED) -> bool | str:
+        """Before the run, by headers alone: which files are missing or damaged, or which name is meant. A
+        linked name (None) is looked up when it comes.
+        """
+        if checkpoint is None:
             return True
-        folder = path or save_folder() / PUBLISHED
-        files = ", ".join(file.path for file in missing(folder, REQUIRED))
-        state = f"is not in models/{FOLDER}" if path is None else "is not complete"
-        return (
-            f"{shown(checkpoint)} {state}. In the pack's folder, with ComfyUI's own Python, run: python "
-            "teacache_memo.py models download (about 11 GB). Or put these into "
-            f"{without_folders(str(folder))} yourself and press R: {files}."
-        )
+        try:
+            path = _listed_path(cls, checkpoint)
+            _check_files(path, needs_vae=vae is _NOT_CONNECTED)
+        except ValueError as error:
+            return page_text(str(error))
+        return True
 
     @classmethod
     @checked
@@ -170,23 +174,50 @@ class LoadMemo(io.ComfyNode):
         cls, checkpoint: str, weight_dtype: str, vae: Any = None, memory: str = "auto"
     ) -> io.NodeOutput:
         path = checkpoint_path(checkpoint)
-        vae = _own_vae(path) if vae is None else vae
+        _check_files(path, needs_vae=vae is None)
+        vae = load_vae(home(path) / VAE_FOLDER) if vae is None else vae
         check_vae(vae)
         model = load_model(str(path), weight_dtype)
         nets = load_nets(open_checkpoint(path), model.model.get_dtype_inference())
         return io.NodeOutput(model, replace(nets, memory=memory), vae)
 
 
-def _is_half_there(path: Path) -> bool:
-    """Whether a folder lacks files of the four parts: a download that was stopped."""
-    return path.is_dir() and bool(missing(path, ["memo"]))
+def _listed_path(node: type[LoadMemo], name: Any) -> Path:
+    """Where a checkpoint is of whose four parts no file is missing, or an error that says what to do."""
+    path = (find_checkpoint(name) or find_begun(name)) if isinstance(name, str) else None
+    if path is not None and path.is_dir() and missing(path, ["memo"]):
+        raise _to_download(name, path, "is not complete")
+    if path is not None:
+        return path
+    spec = node.define_schema().inputs[0]
+    if isinstance(name, str) and _means_published(name, spec.options):
+        raise _to_download(name, save_folder() / PUBLISHED, f"is not in models/{FOLDER}")
+    return checkpoint_path(check_value(spec, name))
 
 
-def _own_vae(path: Path) -> Any:
+def _means_published(name: str, listed: list[str]) -> bool:
+    """Whether MEMO's own weights are meant, rather than one that is listed."""
+    near, plain = nearest(name, listed), name.strip().casefold()
+    if plain.startswith(PUBLISHED.casefold()):
+        return near is None or PUBLISHED.casefold() not in near.casefold()
+    return name == NOTHING_FOUND or bool(plain and near is None and set(listed) <= {DEMO, NOTHING_FOUND})
+
+
+def _to_download(name: str, folder: Path, state: str) -> CheckpointError:
+    files = ", ".join(file.path for file in missing(folder, REQUIRED))
+    return CheckpointError(
+        f"{shown(name)} {state}. In the pack's folder, with ComfyUI's own Python, run: python "
+        "teacache_memo.py models download (about 11 GB). Or put these into "
+        f"{without_folders(str(folder))} yourself and press R: {files}."
+    )
+
+
+def _check_files(path: Path, *, needs_vae: bool) -> None:
+    """What can be known of a checkpoint before it is loaded: damage first, then the VAE that it may lack."""
+    check_files(path, [WAV2VEC2_FOLDER, VAE_FOLDER] if needs_vae else [WAV2VEC2_FOLDER])
     folder = home(path) / VAE_FOLDER
-    if not folder.is_dir():
+    if needs_vae and not folder.is_dir():
         raise CheckpointError(
             f"expected a VAE but got neither a connected one nor a vae folder ({folder}). "
             "Connect Load VAE with sd-vae-ft-mse to the vae input."
         )
-    return load_vae(folder)

@@ -13,6 +13,7 @@ from memo_avatar.checkpoint.companions import (
     VAE_FOLDER,
     WAV2VEC2_FOLDER,
     Settings,
+    check_files,
     find_calibration,
     home,
     read_settings,
@@ -43,6 +44,8 @@ class ModelFiles:
         if not checkpoint.exists():
             advice = "Give --checkpoint." if checkpoint == DEMO_CHECKPOINT else "Check the path."
             raise CommandError(f"expected a MEMO checkpoint but got nothing there ({checkpoint}). {advice}")
+        given = {VAE_FOLDER: vae, WAV2VEC2_FOLDER: wav2vec2}
+        check_files(checkpoint, [name for name, elsewhere in given.items() if elsewhere is None])
         folder = home(checkpoint)
         return cls(
             checkpoint=checkpoint,

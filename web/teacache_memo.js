@@ -57,14 +57,17 @@ function showError({ detail }) {
   tell("error", titleOf(detail.node_id), String(detail.exception_message ?? "").trim());
 }
 
-// The same for what the server refuses before anything runs: its answer is what the page's own request throws.
+// The same for what the server refuses before anything runs: its answer is what the page's own request throws. It
+// repeats a node's sentence for each input that the node was asked about.
 function showRefusals(node_errors) {
   for (const [id, { class_type, errors }] of Object.entries(node_errors ?? {}))
-    if (class_type?.startsWith(OURS))
-      for (const { details, extra_info, message } of errors) {
+    if (class_type?.startsWith(OURS)) {
+      const sentences = errors.map(({ details, extra_info, message }) => {
         const input = `${extra_info?.input_name} - `; // what the server puts before our sentence
-        tell("error", titleOf(id), details?.startsWith(input) ? details.slice(input.length) : details || message);
-      }
+        return details?.startsWith(input) ? details.slice(input.length) : details || message;
+      });
+      for (const sentence of new Set(sentences)) tell("error", titleOf(id), sentence);
+    }
 }
 
 // A photograph through the demo is told before it is queued, not by the smear that comes out.

@@ -25,6 +25,7 @@ from ..inputs import GUIDANCE_SCALE, SIZE, VAE_STRIDE
 from ..model.vae import SmallAutoencoder
 from ..torch_ops import sdpa_attention
 from ..voice.wav2vec2 import Wav2Vec2, check_base_kind, plain_name, plain_shapes, plain_weights
+from .parts import find_parts
 
 SETTINGS_NAME = "demo.json"
 CALIBRATION_NAME = "calibration.json"
@@ -33,6 +34,11 @@ VAE_SCALE = 0.18215  # latents of Stable Diffusion 1.5; other families' VAEs of 
 LARGEST_SIZE = 4096
 LARGEST_GUIDANCE = 100.0
 
+_COMPANIONS = {
+    VAE_FOLDER: (WEIGHTS_NAME, "VAE"),
+    WAV2VEC2_FOLDER: ("model.safetensors", "wav2vec2 model"),
+}
+"""Each one's weights, and its name in a sentence."""
 _SHOWN = 10
 _WIDEST, _MOST_LEVELS = 8192, 8
 # diffusers 0.18 renamed the middle attention's layers; the published sd-vae-ft-mse has the old names.
@@ -96,9 +102,26 @@ def face_folders(places: Iterable[Path]) -> list[Path]:
     return [folder / FACES for place in places for folder in (place, place / "misc")]
 
 
+def check_files(checkpoint: Path, companions: Iterable[str] = ()) -> None:
+    """Raise unless the checkpoint and these of its companions can be what they should, as far as headers and
+    configs tell: a matter of milliseconds, before anything is loaded. A companion that is not there is not
+    missed.
+
+    Raises:
+        CheckpointError: what is wrong with a file.
+    """
+    find_parts(checkpoint)
+    read_settings(checkpoint)
+    for name in companions:
+        folder = home(checkpoint) / name
+        if folder.is_dir():
+            _, weights = _find(folder, *_COMPANIONS[name])
+            read_header(weights)
+
+
 def read_vae(folder: Path) -> CompanionModel:
     """A diffusers AutoencoderKL folder; its weights have diffusers' names."""
-    config, path = _find(folder, WEIGHTS_NAME, "VAE")
+    config, path = _find(folder, *_COMPANIONS[VAE_FOLDER])
     config = _vae_config(config, folder / CONFIG_NAME)
     file = read_header(path)
     names = {stored: _new_name(stored) for stored in _weights(file)}
@@ -111,7 +134,7 @@ def read_vae(folder: Path) -> CompanionModel:
 
 def read_wav2vec2(folder: Path) -> CompanionModel:
     """A folder of Wav2Vec2Model or Wav2Vec2ForCTC; its weights have our names."""
-    config, path = _find(folder, "model.safetensors", "wav2vec2 model")
+    config, path = _find(folder, *_COMPANIONS[WAV2VEC2_FOLDER])
     check_base_kind(config, folder / CONFIG_NAME)
     config = _wav2vec2_config(config, folder / CONFIG_NAME)
     file = read_header(path)
@@ -130,7 +153,7 @@ def _find(folder: Path, weights: str, what: str) -> tuple[dict[str, Any], Path]:
             f"expected a folder with the {what} but got {actual} ({folder}). Check the path."
         )
     for name in (CONFIG_NAME, weights):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and not (folder / name).is_symlink():
             first = listed(sorted(item.name for item in folder.iterdir()), _SHOWN)
             raise CheckpointError(
                 f"expected {name} of the {what} but got {first or 'an empty folder'} ({folder}). "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +54,23 @@ def _folder_parts(path: Path) -> dict[str, Part]:
             f"expected the folders {', '.join(PARTS)} but got none named {' or '.join(missing)} ({path}). "
             f"{explain_folder(path)}"
         )
-    return {name: _folder_part(path / name) for name in PARTS}
+    found: dict[str, Part] = {}
+    problems: dict[str, CheckpointError] = {}
+    for name in PARTS:
+        try:
+            found[name] = _folder_part(path / name)
+        except CheckpointError as error:
+            problems[name] = error
+    if problems:
+        first, *others = problems
+        rest = f" Not whole either: {', '.join(others)}." if others else ""
+        raise CheckpointError(f"{problems[first]}{rest}") from problems[first]
+    return found
 
 
 def _folder_part(folder: Path) -> Part:
     weights = folder / WEIGHTS_NAME
-    if not weights.is_file():
+    if not weights.is_file() and not weights.is_symlink():
         raise CheckpointError(
             f"expected {WEIGHTS_NAME} but got none ({folder}). {explain_missing_weights(folder)}"
         )
@@ -66,7 +78,7 @@ def _folder_part(folder: Path) -> Part:
 
 
 def _file_parts(path: Path) -> dict[str, Part]:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise CheckpointError(
             f"expected a MEMO folder or .safetensors file but got nothing there ({path}). Check the path."
         )

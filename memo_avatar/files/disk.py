@@ -150,7 +150,12 @@ def open_regular(path: Path) -> BufferedReader:
     Raises:
         OSError: there is none, or something else.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise FileNotFoundError(errno.ENOENT, "a link to nothing", str(path)) from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "a folder or device instead of a file", str(path))

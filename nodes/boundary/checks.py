@@ -20,7 +20,7 @@ from ...memo_avatar.files.foreign import shown
 from ...memo_avatar.files.limits import MAX_TEXT
 from ...memo_avatar.inputs import Portrait
 from ..host.sockets import EncodedVoice, MemoNets, VideoReport
-from .words import plain_errors, without_folders
+from .words import nearest, plain_errors, without_folders
 
 _SHOWN = 40  # characters of a wrong value that a message repeats
 _VALUES: dict[str, tuple[type, str]] = {
@@ -110,7 +110,12 @@ def _value(spec: Any, value: Any) -> Any:
 def _combo(spec: Any, value: Any) -> Any:
     """One answer for everything that is not offered: it must not tell which files there are."""
     if value not in spec.options and value not in spec.extra_dict.get(FORMERLY, ()):
-        raise InputError(f"expected a listed value but got {_short(value)} ({spec.id}). {_remedy(spec)}")
+        near = nearest(value, map(str, spec.options)) if isinstance(value, str) else None
+        which = f"; the nearest there is '{shown(near)}'" if near else ""
+        raise InputError(
+            f"expected a listed value but got {_short(value)} ({spec.id}). Choose {spec.id} from its list"
+            f"{which}."
+        )
     return value
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import folder_paths
 
 from ..host.folders import FOLDER
 
+_NAME = 200  # letters of a name that are compared
 _PACK = __name__.removesuffix("nodes.boundary.words")
 _REASON_END = re.compile(r"(?<=\))\. (?=[A-Z])|(?<!\d)\. (?=[A-Z])")
 _ROOT = r"(?:[A-Za-z]:|\\)?[\\/]"
@@ -49,6 +51,18 @@ def without_folders(text: str) -> str:
     for root, name in sorted(_roots().items(), key=lambda pair: -len(pair[0])):
         text = re.sub(rf"{re.escape(root)}(?=[\\/])", lambda _match, name=name: name, text)
     return _FOLDERS.sub("", text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Which of these names was most likely meant, if any: one that holds the given one, or looks like it."""
+    plain = {_plain(each): each for each in names}
+    wanted = _plain(name)
+    close = [each for each in plain if len(wanted) > 2 and wanted in each] or get_close_matches(wanted, plain)
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name[:_NAME].strip().casefold().replace("\\", "/").removesuffix(".safetensors")
 
 
 def _roots() -> dict[str, str]:

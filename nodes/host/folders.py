@@ -67,6 +67,15 @@ def find_checkpoint(name: str) -> Path | None:
     return find_checkpoints().get(DEMO if name in OLD_DEMOS else name)
 
 
+def find_begun(name: str) -> Path | None:
+    """The folder of this name in models/memo in which no checkpoint is yet: its download may have begun."""
+    if any(other.startswith(f"{name}/") for other in find_checkpoints()):
+        return None
+    roots = map(Path, folder_paths.get_folder_paths(FOLDER))
+    folders = (path for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir())
+    return next((path for path in folders if path.name == name and name not in _COMPANIONS), None)
+
+
 def checkpoint_path(name: str) -> Path:
     """The same, or an error that says what to do."""
     found = find_checkpoint(name)

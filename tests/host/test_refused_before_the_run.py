@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.comfy.messages import Messages
-from tests.helpers.comfy.pack import CHECKPOINT, ROOT
+from tests.helpers.comfy.pack import ROOT
 from tests.helpers.comfy.prompts import (
     SAMPLER,
     linked,
@@ -245,28 +243,3 @@ def test_a_photo_through_the_demo_is_told_on_the_portrait(any_server: ComfyServe
         any_server.run(seen)
     (said,) = [text for where, text in messages.node_texts if where == "3"]
     assert said.startswith("Use a drawn face") and "Photos need MEMO's own weights" in said
-
-
-@pytest.fixture
-def half(any_server: ComfyServer) -> Iterator[str]:
-    """The name of a checkpoint of which some files have not come yet."""
-    folder = any_server.user / "models" / "memo" / "half"
-    shutil.copytree(any_server.user / "models" / "memo" / CHECKPOINT, folder)
-    for part in ("reference_net", "vae"):
-        shutil.rmtree(folder / part)
-    (folder / "image_proj" / "diffusion_pytorch_model.safetensors").unlink()
-    yield folder.name
-    shutil.rmtree(folder)
-
-
-def test_half_a_download_is_said_with_all_that_is_missing(any_server: ComfyServer, half: str) -> None:
-    """On the node, before the run; it continues by the same command."""
-    with pytest.raises(PromptRefusedError) as refused:
-        any_server.queue(changed("1", checkpoint=half))
-    (error,) = json.loads(str(refused.value))["node_errors"]["1"]["errors"]
-    said = error["details"]
-    assert "half is not complete. In the pack's folder" in said and "models download" in said
-    assert "put these into models/memo/half yourself" in said
-    for part in ("reference_net", "image_proj", "vae"):
-        assert f"{part}/diffusion_pytorch_model.safetensors" in said
-    assert "diffusion_net/" not in said and str(any_server.user) not in said

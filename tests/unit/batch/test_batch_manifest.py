@@ -140,8 +140,8 @@ def test_a_bad_row_is_told_and_hides_no_other(text: str, message: str, tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "expected a JSON object but got:"),
-        ("[1]", "expected a JSON object but got: a list (JSON)."),
+        ("{", "expected a JSON object but got: an end too early, in line 1, column 2 (JSON)."),
+        ("[1]", "expected a JSON object but got: a list of 1 (JSON)."),
         ('{"id": "a", "id": "b"}', "a name twice (JSON)."),
         ('{"id": "a", "steps": NaN}', "NaN, which is no number (JSON)."),
         ('{"id": "a", "image": ["p"]}', "expected text or a number but got a list (cell)."),

@@ -54,6 +54,11 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return errors[0]
 
 
+def without_vae(folder: Path) -> Path:
+    micro = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
+    return Path(shutil.copytree(micro, folder / "memo", ignore=shutil.ignore_patterns("vae")))
+
+
 def text_file(folder: Path) -> Path:
     path = folder / "notes.txt"
     path.write_text("This is text.\n" * 100)
@@ -109,7 +114,8 @@ BAD_FILES = {
         lambda f: f / "none",
         "expected a MEMO checkpoint but got nothing there",
     ),
-    "checkpoint without vae": ("checkpoint", lambda f: f, "expected a vae folder but got nothing there"),
+    "no checkpoint": ("checkpoint", lambda f: f, "expected the folders diffusion_net, reference_net"),
+    "checkpoint without vae": ("checkpoint", without_vae, "expected a vae folder but got nothing there"),
     "vae missing": ("vae", lambda f: f / "none", "expected a vae folder but got nothing there"),
     "wav2vec2 is a file": ("wav2vec2", lambda f: f / "p.png", "expected a wav2vec2 folder but got a file"),
     "wav2vec2 without config": (
@@ -232,6 +238,15 @@ def test_truncated_vae(command: Command, capsys: pytest.CaptureFixture[str]) -> 
         and "bytes but got 4992" in line
         and "The download was cut off" in line
     )
+
+
+def test_a_damaged_single_file_is_told_before_the_vae_that_it_would_need(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else one fetches a VAE only to learn that the file is broken."""
+    (command.folder / "memo.safetensors").write_bytes(b"")
+    assert command.run(checkpoint=command.folder / "memo.safetensors") == 2
+    assert "expected a safetensors file but got an empty file" in error_line(capsys)
 
 
 def test_convert_errors(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
