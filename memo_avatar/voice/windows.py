@@ -48,11 +48,21 @@ class WindowPlan:
                 f"expected an overlap of up to half a window ({self.window_seconds:g} s) but got "
                 f"{self.overlap_seconds:g} s (window plan). Use 120 and 20 seconds."
             )
+        if not 0 < 2 * self.overlap <= self.window:
+            raise ValueError(
+                f"expected an overlap of up to half a window, in whole frames, but got {self.overlap} of "
+                f"{self.window} (window plan). Use 120 and 20 seconds."
+            )
 
     @property
     def one_piece(self) -> int:
         """Frames, padding included, up to which there is one window; a clip's padding never tips it over."""
         return math.ceil(self.one_piece_seconds * self.fps) + 31
+
+    @property
+    def window(self) -> int:
+        """Frames of a window."""
+        return round(self.window_seconds * self.fps)
 
     @property
     def overlap(self) -> int:
@@ -61,10 +71,9 @@ class WindowPlan:
 
     def spans(self, num_frames: int) -> list[tuple[int, int]]:
         """(start, stop) of every window; each but the first begins within its predecessor."""
-        window = round(self.window_seconds * self.fps)
-        step = window - self.overlap
+        step = self.window - self.overlap
         count = max(1, math.ceil((num_frames - self.overlap) / step))
-        return [(i * step, min(i * step + window, num_frames)) for i in range(count)]
+        return [(i * step, min(i * step + self.window, num_frames)) for i in range(count)]
 
 
 def windowed_states(

@@ -1,5 +1,6 @@
 """Voices over ten minutes: windows that meet without a seam, and embeddings that wait in a file."""
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,10 +53,30 @@ def test_the_blend_leaves_the_outer_quarters_to_one_window() -> None:
     assert weights.tolist() == [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
 
 
-@pytest.mark.parametrize("overlap", [0, 61])
+@pytest.mark.parametrize("overlap", [0, 61, -1, math.nan])
 def test_overlaps_that_cannot_work(overlap: float) -> None:
     with pytest.raises(ValueError, match="expected an overlap of up to half a window"):
         WindowPlan(window_seconds=120, overlap_seconds=overlap)
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(0.1, 0.05), (0.1, 0.01), (120, 0.01)])
+def test_windows_that_cannot_work_once_they_are_whole_frames(window: float, overlap: float) -> None:
+    """0.05 s are 1.5 frames, so 2 of a window's 3; 0.01 s are none."""
+    with pytest.raises(
+        ValueError, match=r"half a window, in whole frames, but got \d+ of \d+ \(window plan\)"
+    ):
+        WindowPlan(window_seconds=window, overlap_seconds=overlap)
+
+
+def test_the_smallest_windows_that_work_cover_every_frame_once() -> None:
+    for frames in range(2, 8):
+        plan = WindowPlan(fps=10, window_seconds=frames / 10, overlap_seconds=frames // 2 / 10)
+        for num_frames in range(1, 30):
+            ramp = torch.arange(num_frames, dtype=torch.float32)[:, None, None]
+            found = list(
+                windowed_states(lambda start, stop, ramp=ramp: ramp[start:stop].clone(), num_frames, plan)
+            )
+            torch.testing.assert_close(torch.cat(found), ramp)
 
 
 def test_stored_states_are_read_like_the_tensor() -> None:
