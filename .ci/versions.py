@@ -24,7 +24,7 @@ sys.path.append(str(ROOT))
 
 from standalone.setup_command import TORCH, python_in  # noqa: E402
 
-SHOWN = ("torch", "diffusers", "safetensors", "numpy", "av", "pillow", "transformers")
+SHOWN = ("torch", "diffusers", "safetensors", "numpy", "av", "pillow", "transformers", "insightface")
 COMFYUI = ("av==16.0.0", "safetensors==0.4.2")  # of the requirements.txt of 0.33.0
 VERSIONS = """
 import json, sys
@@ -38,7 +38,8 @@ def lower_bounds() -> list[str]:
     """Every `name>=version` of the extras that the command and its tests install, as `name==version`."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = [
-        re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL) for name in ("standalone", "dev")
+        re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+        for name in ("standalone", "face", "dev")
     ]
     bounds = [pair for extra in found if extra for pair in re.findall(r'"([\w-]+)>=([\d.]+)[";]', extra[1])]
     return [f"{name}=={version}" for name, version in bounds]
@@ -65,7 +66,11 @@ def make_environment(versions: str, python: str, folder: Path) -> Path:
     done = run(python, "teacache_memo.py", "setup", *options)
     if done.returncode:
         raise SystemExit(f"{versions} with {python}: no environment.\n{done.stdout}{done.stderr}")
-    return python_in(folder / "venv")
+    environment = python_in(folder / "venv")
+    done = run(environment, "-m", "pip", "install", "--constraint", held, "-e", ".[face]")
+    if done.returncode:
+        raise SystemExit(f"{versions} with {python}: no insightface.\n{done.stdout}{done.stderr}")
+    return environment
 
 
 def installed(python: Path) -> str:
