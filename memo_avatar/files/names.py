@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from unicodedata import category, normalize
 
 _LONGEST_NAME = 255  # bytes, of every file system in use; Windows counts UTF-16 units
+_LONGEST_ENDING = 32  # bytes; what is longer is a dot in a name, and no program knows it
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # on Windows
 _RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])", re.IGNORECASE)
 
@@ -48,12 +50,23 @@ def _is_portable(letter: str) -> bool:
 
 
 def alternatives(path: Path) -> Iterator[Path]:
-    """``name.ext``, ``name (1).ext``, ``name (2).ext``, ..."""
+    """``name.ext``, ``name (1).ext``, ``name (2).ext``, ..., none longer than a name may be."""
     yield path
+    ending = path.suffix if _num_bytes(path.suffix) <= _LONGEST_ENDING else ""
     for number in count(1):
-        ending = f" ({number}){path.suffix}"
-        yield path.with_name(_shortened(path.stem, _LONGEST_NAME - len(os.fsencode(ending))) + ending)
+        added = f" ({number}){ending}"
+        stem = _shortened(path.name.removesuffix(ending), _LONGEST_NAME - _num_bytes(added))
+        yield path.with_name(stem + added)
 
 
 def _shortened(name: str, nbytes: int) -> str:
-    return name.encode("utf-8", "ignore")[:nbytes].decode("utf-8", "ignore")
+    """As many of its letters as fit."""
+    name = name[:nbytes]
+    while _num_bytes(name) > nbytes:
+        name = name[:-1]
+    return name
+
+
+def _num_bytes(name: str) -> int:
+    """Of a name on a disk: on Linux a byte that is no text counts as one."""
+    return len(name.encode("utf-8", sys.getfilesystemencodeerrors()))

@@ -1,8 +1,14 @@
 """Names of files, by the rules of Windows and of other systems."""
 
-import pytest
+import os
+from itertools import islice
+from pathlib import Path
 
-from memo_avatar.files.names import name_problem, portable_name
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memo_avatar.files.names import alternatives, name_problem, portable_name
 
 
 @pytest.mark.parametrize(
@@ -42,3 +48,51 @@ def test_what_somebody_typed_becomes_a_name_on_every_system(text: str, name: str
     assert portable_name(text, "default") == name
     assert name_problem(name + ".safetensors", windows=True) is None
     assert name_problem(name + ".safetensors", windows=False) is None
+
+
+NAMES = [
+    "v.mp4",
+    "v" * 251 + ".mp4",
+    "说" * 83 + ".mp4",
+    "v." + "e" * 253,
+    "." + "e" * 254,
+    "v." + "说" * 84,
+    "no ending " * 25,
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(name.replace("v", "\udcff") for name in NAMES)], ids=ascii)
+def test_what_else_it_may_be_called_always_fits_and_never_twice(name: str) -> None:
+    found = [path.name for path in islice(alternatives(Path("folder") / name), 1200)]
+    assert found[0] == name
+    assert max(len(os.fsencode(each)) for each in found) <= 255
+    assert len(set(found)) == len(found) and "(1199)" in found[-1]
+    assert all(os.fsencode(each).startswith(os.fsencode(name)[:1]) for each in found)
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_it_keeps_an_ending_that_programs_know(name: str) -> None:
+    assert all(path.suffix == ".mp4" for path in islice(alternatives(Path(name)), 20))
+
+
+def test_bytes_that_are_no_text_tell_names_apart() -> None:
+    """As an archive with names of another alphabet leaves them: two files stay two."""
+    first, second = (
+        [*islice(alternatives(Path(os.fsdecode(name))), 2)][1] for name in (b"\xff.mp4", b"\xfe.mp4")
+    )
+    assert os.fsencode(first) == b"\xff (1).mp4" and os.fsencode(second) == b"\xfe (1).mp4"
+
+
+def test_a_long_name_that_is_no_text_can_be_made(tmp_path: Path) -> None:
+    for path in islice(alternatives(tmp_path / os.fsdecode(b"\xff\xc3" * 125 + b".mp4")), 12):
+        path.touch(exist_ok=False)
+
+
+@given(
+    st.binary(min_size=1, max_size=255).filter(
+        lambda name: not {0, 47} & {*name} and name not in (b".", b"..")
+    )
+)
+def test_any_name_at_all_has_others(name: bytes) -> None:
+    found = [os.fsencode(path.name) for path in islice(alternatives(Path(os.fsdecode(name))), 12)]
+    assert len(set(found)) == 12 and all(0 < len(each) <= 255 for each in found)
