@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..memo_avatar.checkpoint.companions import home
 from ..memo_avatar.clips.values import SamplingSettings
+from ..memo_avatar.files.foreign import counted
 from ..memo_avatar.inputs import Voice
 from ..memo_avatar.timing import MAX_SECONDS, SAMPLE_RATE, clip_spans
 from ..memo_avatar.voice.emotions import AUTO, EMOTIONS, describe, parse_plan
@@ -90,7 +91,7 @@ class VoiceNode(io.ComfyNode):
     def validate_inputs(cls, emotions: str | None = None) -> bool | str:
         """The emotions over time, before the run; linked ones (None) are read when they come."""
         try:
-            parse_plan((emotions or "").strip() or AUTO)
+            parse_plan((emotions or "").strip() or AUTO, "emotions")
         except ValueError as error:
             return page_text(str(error))
         return True
@@ -113,7 +114,7 @@ class VoiceNode(io.ComfyNode):
         heard = None if vocals is None else cut_audio(vocals, start, duration, "vocals")
         sources = Sources(
             to_speech(waveform, sample_rate),
-            parse_plan(emotions if emotions.strip() else emotion),
+            parse_plan(emotions if emotions.strip() else emotion, "emotions"),
             folder=home(memo.path),
             vocals=None if heard is None else to_speech(*heard),
             read_mix=partial(_stereo, waveform, sample_rate) if separate_vocals else None,
@@ -135,7 +136,7 @@ def _summary(sources: Sources, voice: Voice) -> str:
     """How long the video will be, before anything is sampled; and its emotions, where there are several."""
     clips = len(clip_spans(voice.num_frames, SamplingSettings().frames_per_clip))
     seconds = len(sources.speech) / SAMPLE_RATE
-    text = f"{seconds:.1f} s = {voice.num_frames} frames in {clips} clips"
+    text = f"{seconds:.1f} s = {counted(voice.num_frames, 'frame')} in {counted(clips, 'clip')}"
     if sources.emotion.auto or len(sources.emotion.labels) > 1:
         text = f"{text}\n{describe(voice.emotions[: voice.num_frames])}"
     return text

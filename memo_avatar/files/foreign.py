@@ -86,3 +86,8 @@ def shown(value: Any, longest: int = MAX_SHOWN) -> str:
     text = "nothing" if value is None else str(value)
     printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
     return printable if len(printable) <= longest else f"{printable[:longest]}..."
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 clip`, `2 clips`: a number of things as a message says it."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

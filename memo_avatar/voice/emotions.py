@@ -7,6 +7,8 @@ clip loop then takes each clip's most frequent class.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -22,6 +24,12 @@ from ..timing import FPS, MAX_SECONDS, SAMPLE_RATE
 # In the order of emotion2vec_plus_large, whose labels MEMO was trained with.
 EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "other", "sad", "surprised", "unknown")
 AUTO = "auto"
+_EXAMPLE = "0 happy, 3.5 sad"
+_BETWEEN = re.compile(r"[,;\n\u3001]")  # the last one is the Chinese and Japanese comma of lists
+_LABEL = re.compile(
+    r"(?:(?:(?P<hours>\d+):(?=\d\d:))?(?P<minutes>\d+):(?=[0-5]\d\D))?"
+    r"(?P<seconds>\d+(?:\.\d*)?|\.\d+)s?(?:\s*[:=]\s*|\s+)(?P<emotion>\S+)"
+)
 BATCH = 8  # segments of equal length go through the net together
 WEAK = "The published preview model follows emotions weakly; the voice and the portrait decide more."
 
@@ -30,15 +38,15 @@ class EmotionError(ValueError):
     """A name or number that is no emotion class. The text is the whole message."""
 
 
-def parse_emotion(text: str) -> int:
-    """A class's name or number -> its number."""
+def parse_emotion(text: str, where: str = "emotion") -> int:
+    """A class's name or number -> its number; ``where`` is what an error calls the input."""
     name = text.strip().lower()
     for number, emotion in enumerate(EMOTIONS):
         if name in (emotion, str(number)):
             return number
     choices = ", ".join(f"{number} {emotion}" for number, emotion in enumerate(EMOTIONS))
     raise EmotionError(
-        f"expected an emotion but got {shown(text)} (emotion). Use a name or number of: {choices}."
+        f"expected an emotion but got {shown(text)} ({where}). Use a name or number of: {choices}."
     )
 
 
@@ -58,48 +66,54 @@ class EmotionPlan:
         return classes
 
 
-def parse_plan(text: str) -> EmotionPlan:
-    """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`."""
+def parse_plan(text: str, where: str = "emotion") -> EmotionPlan:
+    """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`, also `0:00 happy; 1:30 = sad`.
+
+    Full-width letters are taken as meant. ``where`` is what an error calls the input.
+    """
     if len(text) > MAX_PLAN_TEXT:
         raise EmotionError(
-            f"expected at most {MAX_PLAN_TEXT} letters of emotions but got {len(text)} (emotion). Write "
+            f"expected at most {MAX_PLAN_TEXT} letters of emotions but got {len(text)} ({where}). Write "
             "fewer changes."
         )
-    text = text.strip()
-    if text.lower() == AUTO:
+    plain = unicodedata.normalize("NFKC", text).strip()
+    if plain.lower() == AUTO:
         return EmotionPlan(auto=True)
-    parts = [part.strip() for part in text.replace("\n", ",").replace(";", ",").split(",")]
-    parts = [part for part in parts if part]
-    if len(parts) == 1 and len(parts[0].split()) == 1:
-        return EmotionPlan(((0.0, parse_emotion(parts[0])),))
-    labels = tuple(_parse_label(part) for part in parts)
-    if not labels:
+    parts = [part.strip() for part in _BETWEEN.split(plain) if part.strip()]
+    if not parts:
         raise EmotionError(
-            f"expected an emotion but got nothing (emotion). Use one of: {', '.join(EMOTIONS)}, or {AUTO}."
+            f"expected an emotion but got {shown(text)!r} ({where}). Write something like {_EXAMPLE}, "
+            "or leave it out."
         )
+    if len(parts) == 1 and not _LABEL.fullmatch(parts[0]) and len(parts[0].split()) == 1:
+        return EmotionPlan(((0.0, parse_emotion(parts[0], where)),))
+    labels = tuple(_parse_label(part, plain, where) for part in parts)
     times = [seconds for seconds, _ in labels]
     if any(later <= earlier for earlier, later in pairwise(times)):
         given = shown(", ".join(f"{time:g}" for time in times))
         raise EmotionError(
-            f"expected times that rise but got {given} (emotion). Write the earlier second first, each once."
+            f"expected times that rise but got {given} ({where}). Write the earlier second first, each once."
         )
     return EmotionPlan(labels)
 
 
-def _parse_label(part: str) -> tuple[float, int]:
-    words = part.replace(":", " ").split()
-    try:
-        time, name = words
-        seconds = float(time.removesuffix("s"))
-    except ValueError:
-        seconds = -1.0
-        name = ""
-    if not 0 <= seconds <= MAX_SECONDS:
+def _parse_label(part: str, plan: str, where: str) -> tuple[float, int]:
+    """One second and its class, of the whole ``plan``."""
+    found = _LABEL.fullmatch(part)
+    seconds = -1.0
+    if found is not None:
+        numbers = (float(found[name] or 0) for name in ("hours", "minutes", "seconds"))
+        seconds = sum(60**power * number for power, number in zip((2, 1, 0), numbers, strict=True))
+    if found is None or not 0 <= seconds <= MAX_SECONDS:
+        decimals = re.search(rf"(?<!\d){part},(\d+)s?[\s:=]", plan) if part.isdecimal() else None
+        advice = f"Write it like {_EXAMPLE}."
+        if decimals is not None:
+            advice = f"Write {part}.{decimals[1]} with a point: a comma begins the next emotion."
         raise EmotionError(
-            f"expected a second up to {MAX_SECONDS} and an emotion but got {shown(part)!r} (emotion). "
-            "Write it like 0 happy, 3.5 sad."
+            f"expected a second up to {MAX_SECONDS} and an emotion but got {shown(part)!r} ({where}). "
+            + advice
         )
-    return seconds, parse_emotion(name)
+    return seconds, parse_emotion(found["emotion"], where)
 
 
 def describe(labels: Tensor, fps: int = FPS) -> str:

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..files.foreign import shown
 from ..files.published_models import SEPARATOR
 from ..inputs import Voice
+from ..timing import FPS, SAMPLE_RATE, frame_count
 from .emotion_files import EmotionWeights, find_emotion_files, read_emotion_net
 from .emotions import WEAK, EmotionPlan, hear_emotions
 from .features import VoiceEncoder, check_width, voice_features
@@ -66,11 +68,26 @@ def check_sources(sources: Sources) -> list[str]:
         open_net(sources.folder / SEPARATOR)
     if sources.emotion.auto:
         find_emotion_files(sources.folder)
-    notes = [WEAK] if sources.emotion.auto or len(sources.emotion.labels) > 1 else []
-    for what, sound in (("recording", sources.speech), ("vocals", sources.vocals)):
-        if sound is not None and is_silent(sound):
-            notes.insert(0, f"Silence in the {what}: the mouth will hardly move. Check the recording.")
-    return notes
+    silent = [
+        f"Check the {what}: all of it is silence, and the mouth will hardly move."
+        for what, sound in (("recording", sources.speech), ("vocals", sources.vocals))
+        if sound is not None and is_silent(sound)
+    ]
+    weak = [WEAK] if sources.emotion.auto or len(sources.emotion.labels) > 1 else []
+    return [*silent, *_late_emotions(sources), *weak]
+
+
+def _late_emotions(sources: Sources) -> list[str]:
+    """Told where an emotion is to begin after the last frame; the first one holds from the beginning."""
+    frames = frame_count(len(sources.speech))
+    late = [seconds for seconds, _ in sources.emotion.labels[1:] if round(seconds * FPS) >= frames]
+    if not late:
+        return []
+    times, end = ", ".join(f"{seconds:g}" for seconds in late), len(sources.speech) / SAMPLE_RATE
+    return [
+        f"Write an earlier second than {shown(times)}: the sound ends at {end:.3g} s, and what begins there "
+        "never shows."
+    ]
 
 
 def listen(sources: Sources, ears: Ears, input_dim: int, where: str) -> Voice:

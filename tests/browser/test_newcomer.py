@@ -68,7 +68,7 @@ def test_a_photo_through_the_demo_is_warned_of(newcomer: Newcomer) -> None:
 def test_a_silent_sound_is_told_on_the_node(newcomer: Newcomer) -> None:
     found = done(newcomer, "silence")
     (text,) = [text for kind, text in found["texts"] if kind == "MEMO_Voice"]
-    assert text.startswith("Silence in the recording: the mouth will hardly move.")
+    assert text.startswith("Check the recording: all of it is silence, and the mouth will hardly move.")
     assert found["stepsBeforeText"]["MEMO_Voice"] == 0  # in the order in which the server said it
 
 

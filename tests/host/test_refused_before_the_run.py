@@ -28,6 +28,7 @@ REFUSED = [
     ("1", "checkpoint", "MEMO", "models download"),
     ("3", "face_box", "1,2,3", "Give left,top,right,bottom in pixels"),
     ("5", "emotions", "0 happy, 1 hapy", "Use a name or number of"),
+    ("5", "emotions", "0,5 happy", "Write 0.5 with a point"),
     (SAMPLER, "sampler_name", "ddpm", "Choose euler or deis: ddpm does not fit"),
 ]
 

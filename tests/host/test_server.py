@@ -106,6 +106,16 @@ def test_the_voice_says_how_much_will_be_made_before_it_is(server: ComfyServer) 
     assert messages.node_texts.index(("5", "0.9 s = 27 frames in 2 clips")) == 0
 
 
+def test_the_voice_says_which_emotions_never_show(server: ComfyServer) -> None:
+    prompt = with_video(portrait_prompt(seconds=0.2, seed=56, steps=1))
+    prompt["5"]["inputs"]["emotions"] = "0 happy, 99 sad"
+    with Messages(server.port, "tests") as messages:
+        server.run(prompt)
+    (said,) = [text for where, text in messages.node_texts if where == "5"]
+    assert said.startswith("Write an earlier second than 99: the sound ends at 0.2 s, and what begins there")
+    assert "0.2 s = 6 frames in 1 clip\n" in said
+
+
 def test_a_long_video_goes_to_a_file(server: ComfyServer) -> None:
     prompt = portrait_prompt("MEMO_SamplerToFile", filename_prefix="video/long", steps=1)
     (saved,) = server.run(prompt)[SAMPLER]["images"]

@@ -17,7 +17,7 @@ def test_emotions_over_time(inside: dict[str, Any]) -> None:
     found = value(inside, "emotions_over_time")
     assert found["plan"] == [HAPPY] * 45 + [SAD] * 19
     assert found["plain"] == [HAPPY]
-    assert "Expected an emotion but got merry (emotion)." in found["bad"]
+    assert "Expected an emotion but got merry (emotions)." in found["bad"]
 
 
 def test_emotions_as_heard(inside: dict[str, Any]) -> None:

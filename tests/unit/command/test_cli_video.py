@@ -88,7 +88,10 @@ def test_silence_is_said_and_rendered(
 ) -> None:
     quiet = write_sound(tmp_path / "quiet.wav", tone(0.3) * 0)
     assert main([*arguments, "--audio", str(quiet), "--steps", "1"]) == 0
-    assert "Warning: Silence in the recording: the mouth will hardly move." in capsys.readouterr().err
+    assert (
+        "Warning: Check the recording: all of it is silence, and the mouth will hardly move."
+        in capsys.readouterr().err
+    )
     assert read_video(tmp_path / "v.mp4").num_frames == 9
 
 
@@ -160,7 +163,7 @@ def test_running_out_of_memory_keeps_the_finished_clips(
     monkeypatch.setattr(standalone.video.making, "generate_clips", interrupting(1, error))
     assert main([*arguments, "--steps", "1"]) == 1
     err = capsys.readouterr().err
-    assert "The 16 frames finished before the error are kept" in err
+    assert "What was finished before the error, 16 frames, is kept" in err
     assert "Error: expected enough memory but got: tried to allocate 20 GiB." in err
     assert read_video(tmp_path / "v.mp4").num_frames == 16
 

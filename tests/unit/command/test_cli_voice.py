@@ -70,6 +70,14 @@ def test_emotions_over_time(case: Case, capsys: pytest.CaptureFixture[str]) -> N
     assert "follows emotions weakly" in capsys.readouterr().err
 
 
+def test_emotions_after_the_end_are_told(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.encode("--emotion", "0 happy, 99 sad, 1:50 angry")
+    said = capsys.readouterr().err
+    assert "Warning: Write an earlier second than 99, 110: the sound ends at 2 s, and what begins" in said
+    case.encode("--emotion", "99 happy")
+    assert "earlier second" not in capsys.readouterr().err, "one that holds from the beginning"
+
+
 def test_emotions_as_heard(case: Case, goldens: Path) -> None:
     case.add_emotion_models(goldens / "emotion" / "layer_norm.safetensors")
     heard = case.encode("--emotion", "auto").emotions
@@ -117,7 +125,10 @@ def test_vocals_are_heard_instead(case: Case) -> None:
 def test_silent_vocals_are_told(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     quiet = write_sound(case.folder / "quiet.wav", tone(2.0) * 0)
     case.encode("--vocals", str(quiet))
-    assert "Warning: Silence in the vocals: the mouth will hardly move." in capsys.readouterr().err
+    assert (
+        "Warning: Check the vocals: all of it is silence, and the mouth will hardly move."
+        in capsys.readouterr().err
+    )
 
 
 def test_vocals_that_do_not_fit(case: Case) -> None:

@@ -199,6 +199,13 @@ HAPPY, SAD = EMOTIONS.index("happy"), EMOTIONS.index("sad")
         ("0s: happy; 3.5s: 6;", EmotionPlan(((0.0, HAPPY), (3.5, SAD)))),
         ("0 happy\n3.5 sad\n", EmotionPlan(((0.0, HAPPY), (3.5, SAD)))),
         ("2 sad", EmotionPlan(((2.0, SAD),))),
+        ("0=happy", EmotionPlan(((0.0, HAPPY),))),
+        ("0:happy", EmotionPlan(((0.0, HAPPY),))),
+        ("0:3, 1:6", EmotionPlan(((0.0, HAPPY), (1.0, SAD)))),
+        ("0:00 happy, 1:30.5 sad", EmotionPlan(((0.0, HAPPY), (90.5, SAD)))),
+        ("0:00: 3; 1:02:03 = sad", EmotionPlan(((0.0, HAPPY), (3723.0, SAD)))),
+        ("0 happy、1 sad", EmotionPlan(((0.0, HAPPY), (1.0, SAD)))),
+        ("０　ｈａｐｐｙ，３．５：ｓａｄ；", EmotionPlan(((0.0, HAPPY), (3.5, SAD)))),
     ],
 )
 def test_emotions_that_work(text: str, plan: EmotionPlan) -> None:
@@ -208,8 +215,14 @@ def test_emotions_that_work(text: str, plan: EmotionPlan) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected an emotion but got nothing"),
-        (" , ;", "expected an emotion but got nothing"),
+        ("", r"expected an emotion but got ''.*Write something like 0 happy, 3\.5 sad, or leave it out"),
+        (" , ;", r"expected an emotion but got ' , ;'.*Write something like 0 happy, 3\.5 sad, or leave"),
+        ("0,5 happy", r"but got '0' \(emotion\)\. Write 0\.5 with a point: a comma begins the next emotion"),
+        ("0 sad, 12,25s: happy", r"but got '12' \(emotion\)\. Write 12\.25 with a point"),
+        ("0 happy, 2, 3 sad", r"but got '2' \(emotion\)\. Write it like 0 happy, 3\.5 sad"),
+        ("0:75 happy", "but got '0:75 happy'"),
+        ("0:3 happy", "but got '0:3 happy'"),
+        ("999:00 happy", "expected a second up to 36000 and an emotion but got '999:00 happy'"),
         ("bored", r"expected an emotion but got bored \(emotion\)\. Use a name or number of: 0 angry"),
         ("9", "expected an emotion but got 9"),
         ("happy sad", "expected a second up to 36000 and an emotion but got 'happy sad'"),
@@ -233,6 +246,12 @@ def test_emotions_that_do_not(text: str, message: str) -> None:
     with pytest.raises(EmotionError, match=message) as caught:
         parse_plan(text)
     assert len(str(caught.value)) < 400
+
+
+def test_an_error_names_the_input_that_it_is_about() -> None:
+    for text in ("", "0 hapy", "0,5 happy", "1 sad, 0 happy", "0 happy," * 10_000):
+        with pytest.raises(EmotionError, match=r"\(emotions\)"):
+            parse_plan(text, "emotions")
 
 
 def test_an_emotion_after_the_end_changes_nothing() -> None:
