@@ -86,6 +86,7 @@ class Voice:
         frames = self.audio_embeddings.shape[0]
         if self.num_frames < 1 or frames < self.num_frames or self.emotions.shape[0] != frames:
             raise ValueError(
-                f"a voice must have features and emotions for its {self.num_frames} frames but got {frames} "
-                f"features and {self.emotions.shape[0]} emotions (voice). Encode audio that is not empty."
+                f"a voice must have features and emotions for its frames ({self.num_frames}) but got "
+                f"{frames} features and {self.emotions.shape[0]} emotions (voice). Encode audio that is not "
+                "empty."
             )

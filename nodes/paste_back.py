@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
+from ..memo_avatar.files.foreign import counted
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.timing import FPS
@@ -143,7 +144,7 @@ def _one_each(original: Tensor | None, count: int) -> Tensor | None:
         return None
     if len(original) != count:
         raise ImageError(
-            f"expected one original, or one for each of {count} images, but got {len(original)} (original). "
-            + _EQUAL
+            f"expected one original, or one for each of {counted(count, 'image')}, but got {len(original)} "
+            f"(original). {_EQUAL}; of a video of your own, as many frames as MEMO Voice says."
         )
     return original

@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..memo_avatar.files.disk import DiskError, write_new
+from ..memo_avatar.files.foreign import counted
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.segments import write_video
@@ -145,8 +146,8 @@ def stopped(clips: int, all_clips: int, file: Path | None) -> str:
     """What the node says after a stop."""
     where = "they could not be saved, the log says why" if file is None else f"they are in {file.name}"
     return (
-        f"Stopped after {clips} of {all_clips} clips; {where}. Run starts anew; MEMO Sampler to File "
-        "would go on from there."
+        f"Stopped after {clips} of {counted(all_clips, 'clip')}; {where}. Run starts anew; MEMO Sampler to "
+        "File would go on from there."
     )
 
 

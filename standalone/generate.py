@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from memo_avatar.files.foreign import counted
+
 from .arguments import VideoOptions
 from .models import ModelFiles, select_device
 from .progress import ClipProgress, note
@@ -34,7 +36,8 @@ def generate(options: VideoOptions) -> int:
             return _stopped(options, video, time.monotonic() - started)
         except Exception:
             if video.keep_so_far():
-                note(f"The {video.finished} frames finished before the error are kept in {options.output}.")
+                finished = counted(video.finished, "frame")
+                note(f"What was finished before the error, {finished}, is kept in {options.output}.")
             raise
     return _finished(options, video, made)
 
@@ -51,7 +54,7 @@ def _stopped(options: VideoOptions, video: Video, seconds: float) -> int:
         print("Stopped before the first clip was finished: no video was written.")
         return INTERRUPTED
     print(
-        f"Stopped after {video.finished} of {video.total} frames; what was finished is playable. "
+        f"Stopped after {video.finished} of {counted(video.total, 'frame')}; what was finished is playable. "
         "The same command goes on from there."
     )
     _tell(options, video, seconds)
@@ -61,6 +64,7 @@ def _stopped(options: VideoOptions, video: Video, seconds: float) -> int:
 def _tell(options: VideoOptions, video: Video, seconds: float) -> None:
     """Where the video is and what it took."""
     (width, height), frames = video.size, video.finished
-    print(f"Video: {options.output} ({frames} frames of {width}x{height}, {frames / options.fps:.2f} s)")
+    length = f"{counted(frames, 'frame')} of {width}x{height}, {frames / options.fps:.2f} s"
+    print(f"Video: {options.output} ({length})")
     made = max(1, frames - video.found)
     print(f"Time: {seconds:.1f} s in all, {seconds / made:.3f} s per frame")

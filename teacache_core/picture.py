@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .report import counted
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -45,7 +47,7 @@ def draw(report: CacheReport, curves: bool = False) -> Image:
         named = row == _ROW or index % 5 == 0
         _grid_row(pen, _TOP + index * row, row, columns, f"clip {clip_index}" if named else "", records)
     if more:
-        _text(pen, (_MARGIN, bottom + 12), f"... and {len(clips) - len(shown)} more clips")
+        _text(pen, (_MARGIN, bottom + 12), f"... and {counted(len(clips) - len(shown), 'more clip')}")
     if curves:
         _curves(pen, bottom + more + 40, columns, [records for _, records in clips])
     return picture

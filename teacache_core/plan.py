@@ -9,6 +9,7 @@ from .config import StepCacheConfig
 from .forecast import Forecaster, Line, Table
 from .metric import Rescale, same_levels
 from .multistep import Multistep, as_rows, plan_multistep
+from .report import counted
 from .schedule import as_mask, computed_steps, plan_schedule
 
 
@@ -100,7 +101,9 @@ def misfit(calibration: Calibration, setting: Setting) -> str | None:
     if not setting.euler:
         return "the sampler is not euler"
     if len(calibration.sigmas) != setting.steps:
-        return f"the calibration has {len(calibration.sigmas)} steps and this video {setting.steps}"
+        return (
+            f"the calibration has {counted(len(calibration.sigmas), 'step')} and this video {setting.steps}"
+        )
     if not same_levels(calibration.sigmas, setting.sigmas[:-1]):
         return "the calibration's noise levels are others than this video's"
     if calibration.guidance_scale != setting.guidance_scale:

@@ -126,9 +126,9 @@ class CacheReport:
         if self.config.mode == "off":
             return "TeaCache is off: every step was computed."
         return (
-            f"TeaCache ({self.config.mode}): computed {totals.computed} of {totals.evaluations} steps "
-            f"({totals.speedup:.2f}x fewer), saved about {totals.seconds_saved:.1f} s of "
-            f"{totals.seconds + totals.seconds_saved:.1f} s."
+            f"TeaCache ({self.config.mode}): computed {totals.computed} of "
+            f"{counted(totals.evaluations, 'step')} ({totals.speedup:.2f}x fewer), saved about "
+            f"{totals.seconds_saved:.1f} s of {totals.seconds + totals.seconds_saved:.1f} s."
         )
 
     def headline(self) -> str:
@@ -138,7 +138,7 @@ class CacheReport:
             return "TeaCache is off: every step was computed."
         whole = totals.seconds + totals.seconds_saved
         half = 2 * totals.skipped == totals.evaluations > 0
-        steps = "Half the steps" if half else f"{totals.skipped} of {totals.evaluations} steps"
+        steps = "Half the steps" if half else f"{totals.skipped} of {counted(totals.evaluations, 'step')}"
         return f"{steps} skipped, about {totals.seconds_saved:.1f} s saved of {whole:.1f} s"
 
     def whole(self, seconds: float) -> str:
@@ -180,6 +180,11 @@ class CacheReport:
                 spread = ", ".join(f"{_rank(point)} {100 * value:.2f} %" for point, value in found.items())
                 lines.append(f"{text}: {spread}.")
         return lines
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _rank(point: int) -> str:

@@ -19,7 +19,7 @@ from .denoiser import CachedDenoiser, Denoiser
 from .metric import to_floats
 from .observer import Observer
 from .plan import ClipPlan, Setting, plan_clip
-from .report import CacheReport
+from .report import CacheReport, counted
 
 SURPRISE = 2.0
 """Guesses this many times farther off than the calibration's make later clips compute more steps."""
@@ -153,13 +153,13 @@ class StepCache:
             computed = (self._plan(setting, clip_index).schedule or "").count("1")
             self.report.note(
                 f"Clip {clip_index} was {surprise:.1f} times as far from the calibration's forecasts as "
-                f"expected: the clips after it compute {computed} of {setting.steps} steps."
+                f"expected: the clips after it compute {computed} of {counted(setting.steps, 'step')}."
             )
 
     def _learn(self, recording: Recording, clip_index: int) -> None:
         self.recordings.append(recording)
         if self.config.mode == "calibrate":
-            self.report.calibration = f"recording ({len(self.recordings)} clips so far)"
+            self.report.calibration = f"recording ({counted(len(self.recordings), 'clip')} so far)"
             return
         try:
             self.calibration = self.make_calibration()
@@ -197,5 +197,5 @@ def _describe(calibration: Calibration | None) -> str:
     if calibration is None:
         return "none"
     clips = len(calibration.recordings)
-    noun = "clip" if clips == 1 else "clips"
-    return f"{clips} {noun} of {len(calibration.sigmas)} steps, R2 {calibration.r_squared:.2f}"
+    steps = counted(len(calibration.sigmas), "step")
+    return f"{counted(clips, 'clip')} of {steps}, R2 {calibration.r_squared:.2f}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.config_json import WEIGHTS_NAME, read_config
-from ..files.foreign import CheckpointError, listed
+from ..files.foreign import CheckpointError, counted, listed
 from ..files.header import StoredTensor, WeightsFile, read_header
 from ..files.json_file import parse_json
 from .kinds import PARTS, explain_file, explain_folder, explain_missing_weights
@@ -93,7 +93,7 @@ def _file_parts(path: Path) -> dict[str, Part]:
     foreign = [key for key in keys if key.split(".")[0] not in PARTS]
     if foreign:
         raise CheckpointError(
-            f"expected only keys of {', '.join(PARTS)} but got {len(foreign)} others: "
+            f"expected only keys of {', '.join(PARTS)} but got {counted(len(foreign), 'other')}: "
             f"{listed(foreign, SHOWN_KEYS)} ({path}). {explain_file(keys)}"
         )
     return {name: _file_part(file, name) for name in PARTS}

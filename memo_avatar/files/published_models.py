@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config_json import CONFIG_NAME, WEIGHTS_NAME
+from .foreign import counted
 from .limits import MAX_CONFIG_BYTES, MAX_UNKNOWN_BYTES
 
 HUB = "https://huggingface.co"
@@ -133,7 +134,7 @@ def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
     needed = len(missing(folder, [group for group in groups if group in REQUIRED]))
     lines += [
         "",
-        f"{count} files are missing, {needed} of them always needed." if count else "All are there.",
+        f"{counted(count, 'file')} missing, {needed} of them always needed." if count else "All are there.",
     ]
     return "\n".join(lines)
 

@@ -87,7 +87,7 @@ class UNet3D(nn.Module):
         sizes = (face_tokens.shape[0], emotion.shape[0], len(has_reference))
         if any(size != batch for size in sizes):
             raise ValueError(
-                f"face tokens, emotions and reference flags must have {batch} rows, one per branch, "
+                f"face tokens, emotions and reference flags must have a row per branch ({batch}) "
                 f"but got {sizes} (prepare_context). Give every branch its own row."
             )
         if not 1 <= frames <= self.config.max_frames:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..files.foreign import shown
+from ..files.foreign import counted, shown
 from ..files.published_models import FACES
 from .face_crop import FloatBox
 from .images import ImageError
@@ -176,7 +176,7 @@ class FaceFinder:
 def check_index(index: int, count: int) -> None:
     """A face that is there."""
     if not 0 <= index < count:
-        there = "1 face was found" if count == 1 else f"{count} faces were found"
+        there = f"{counted(count, 'face')} {'was' if count == 1 else 'were'} found"
         raise FaceError(
             f"expected a face number from 0 to {count - 1} but got {index} (face index): {there}. "
             "0 is the largest."

@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 
+from ..files.foreign import counted
 from ..voice.sound import MediaError
 from .streams import open_video
 
@@ -62,7 +63,7 @@ def check_finished(path: Path, pictures: int, fps: int, *, sound: bool) -> None:
     except (av.FFmpegError, OSError) as error:
         actual = str(error.strerror or error)
     if actual is not None:
-        expected = f"{pictures} pictures and their sound" if sound else f"{pictures} pictures"
+        expected = counted(pictures, "picture") + (" and their sound" if sound else "")
         raise MediaError(
             f"expected a video of {expected} but got {actual}, reading it again ({path.name}). "
             "Check the disk and its room, then run again."
@@ -91,7 +92,7 @@ def _difference(streams: dict[str, _Found], pictures: int, fps: int, sound: bool
     """What is wrong with a file, or None."""
     count = streams["video"].count if "video" in streams else 0
     if count != pictures:
-        return f"{count} pictures"
+        return counted(count, "picture")
     if sound:
         voice = streams.get("audio")
         if voice is None:

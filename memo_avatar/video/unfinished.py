@@ -37,7 +37,7 @@ from torch import Tensor
 
 from ..clips.values import Clip, ClipOfMany, ClipState
 from ..files.disk import DiskError, is_own, make_folder, make_part, open_regular, remove, replacing
-from ..files.foreign import CheckpointError
+from ..files.foreign import CheckpointError, counted
 from ..files.header import read_header
 from ..files.lock import hold
 from ..voice.sound import MediaError
@@ -178,12 +178,13 @@ class Unfinished:
         except (av.FFmpegError, OSError) as error:
             raise DiskError(
                 f"expected room for the video but got {error.strerror or error} ({part.parent}). "
-                f"The {self.done} finished clips are kept: free some room, then run again to go on."
+                f"What is finished, {counted(self.done, 'clip')}, is kept: free some room, then run again to "
+                "go on."
             ) from error
         if whole and pictures != delivery.total:
             raise MediaError(
-                f"expected {delivery.total} pictures but got {pictures} from the clips ({self.folder.name}). "
-                "Remove that folder, and run again."
+                f"expected {counted(delivery.total, 'picture')} but got {pictures} from the clips "
+                f"({self.folder.name}). Remove that folder, and run again."
             )
         return pictures
 

@@ -18,6 +18,7 @@ import av
 from torch import Tensor
 
 from ..files.disk import DiskError, make_part, place, remove, try_place
+from ..files.foreign import counted
 from ..voice.sound import MediaError
 from .finished import check_finished, count_pictures
 from .streams import (
@@ -176,7 +177,7 @@ class VideoWriter:
     def _failure(self, error: Any) -> MediaError:
         kept = f" What reached the disk is kept as {self.kept.name}, and plays." if self.kept else ""
         return MediaError(
-            f"expected room for the video but got {error.strerror} after {self.num_frames} frames "
+            f"expected room for the video but got {error.strerror} after {counted(self.num_frames, 'frame')} "
             f"({self.path}). "
             f"Free some space or choose another folder.{kept}"
         )

@@ -17,6 +17,7 @@ from ...memo_avatar.clips.placement import (
     largest_that_fits,
     place_memory,
 )
+from ...memo_avatar.files.foreign import counted
 
 if TYPE_CHECKING:
     from .job import VideoJob
@@ -43,8 +44,8 @@ def check_room(frames: int, width: int, height: int, node: str, advice: str) -> 
     free = management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise MemoryError(
-            f"expected {needed / GIB:.1f} GiB of free RAM for {frames} frames of {width}x{height} but got "
-            f"{free / GIB:.1f} GiB ({node}). {advice}"
+            f"expected {needed / GIB:.1f} GiB of free RAM for {counted(frames, 'frame')} of {width}x{height} "
+            f"but got {free / GIB:.1f} GiB ({node}). {advice}"
         )
 
 

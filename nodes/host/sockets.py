@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...memo_avatar.clips.drift_report import Drift, drift_sentence
+from ...memo_avatar.files.foreign import counted
 from ...memo_avatar.inputs import Voice
 from ...memo_avatar.model.config import MemoConfig
 from ...teacache_core import CacheReport, Calibration
@@ -84,8 +85,8 @@ class VideoReport:
         made = self.frames - self.kept
         pace = f"{self.seconds:.1f} s ({self.seconds / max(1, made):.3f} s per frame)"
         if not self.kept:
-            return f"{made} frames in {pace}."
-        return f"{self.frames} frames: {self.kept} from an earlier run, {made} made in {pace}."
+            return f"{counted(made, 'frame')} in {pace}."
+        return f"{counted(self.frames, 'frame')}: {self.kept} from an earlier run, {made} made in {pace}."
 
     def sentences(self) -> str:
         """What is to be read on a node: what was saved, in a few short lines."""

@@ -13,6 +13,7 @@ import torch
 from ...memo_avatar.clips.drift_report import DriftMeter
 from ...memo_avatar.clips.values import Clip
 from ...memo_avatar.files.disk import DiskError, replacing
+from ...memo_avatar.files.foreign import counted
 from ...memo_avatar.files.json_file import parse_json
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.left_over import DAY, NODES_ROOT, Left, left_in
@@ -95,7 +96,7 @@ def keep_so_far(job: VideoJob, work: Unfinished, delivery: Delivery, tags: dict[
     """A run was stopped: its finished clips become a video in their folder. What to tell about it, if any."""
     if not work.done:
         return ""
-    told = f"Stopped after {work.done} of {job.num_clips} clips. Run continues"
+    told = f"Stopped after {work.done} of {counted(job.num_clips, 'clip')}. Run continues"
     path = work.folder / SO_FAR
     try:
         with replacing(path) as part:

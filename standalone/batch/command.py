@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from memo_avatar.files.disk import make_folder, try_place
+from memo_avatar.files.foreign import counted
 
 from ..arguments import VideoOptions
 from ..models import select_device
@@ -116,8 +117,8 @@ def _price_lines(checked: Checked, todo: Sequence[Job]) -> list[str]:
     return [
         f"Rows: {len(checked.jobs) + len(checked.unusable)}, of which {len(todo)} are to be made, {made} are "
         f"made already, {len(checked.unusable)} can't be made",
-        f"To be made: {frames} frames ({seconds:.1f} s), {clips} clips, {evaluations} evaluations, at most "
-        f"{nbytes / 1e6:.0f} MB",
+        f"To be made: {counted(frames, 'frame')} ({seconds:.1f} s), {counted(clips, 'clip')}, "
+        f"{counted(evaluations, 'evaluation')}, at most {nbytes / 1e6:.0f} MB",
     ]
 
 

@@ -10,6 +10,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from memo_avatar.files.foreign import counted
+
 from ..progress import note
 from ..video.making import Made
 from .check import Job
@@ -64,7 +66,7 @@ class Ledger:
             self._finished(row, job, event, event.result)
         else:
             self._failed(row, job, event)
-        self._bar.set_postfix_str(f"{self.done} of {len(self._jobs)} rows, {self.failed} failed")
+        self._bar.set_postfix_str(f"{self.done} of {counted(len(self._jobs), 'row')}, {self.failed} failed")
 
     def table(self, *, skipped: int, unusable: int) -> list[str]:
         """How it ended: rows by state, and frames a second by worker and in all."""
@@ -73,12 +75,10 @@ class Ledger:
         counts = f"{self.done} done, {skipped} skipped, {failed} failed"
         lines = [f"Rows: {counts}, {open_rows} not finished" if open_rows else f"Rows: {counts}"]
         for name, share in sorted(self._shares.items()):
-            lines.append(
-                f"  {name}: {share.frames} frames, {share.frames / max(share.seconds, 1e-9):.2f} a second"
-            )
-        lines.append(
-            f"In all: {frames} frames in {self._seconds:.1f} s, {frames / self._seconds:.2f} a second"
-        )
+            pace = share.frames / max(share.seconds, 1e-9)
+            lines.append(f"  {name}: {counted(share.frames, 'frame')}, {pace:.2f} a second")
+        pace = frames / self._seconds
+        lines.append(f"In all: {counted(frames, 'frame')} in {self._seconds:.1f} s, {pace:.2f} a second")
         return lines
 
     def _advance(self, row: _Row, frames: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from memo_avatar.files.foreign import shown
+from memo_avatar.files.foreign import counted, shown
 from memo_avatar.video.left_over import DAY, Left, left_below
 
 from ..arguments import COMFYUI, CommandError, Parser, checked, number
@@ -57,7 +57,7 @@ def describe(left: Left) -> str:
     """One line."""
     age = f"{left.seconds / DAY:.0f} days" if left.seconds >= 2 * DAY else f"{left.seconds / _HOUR:.1f} hours"
     name = shown(left.name) if left.name else "?"
-    return f"{name}  {age}  {left.clips} clips  {_size(left.nbytes)}  {left.folder}"
+    return f"{name}  {age}  {counted(left.clips, 'clip')}  {_size(left.nbytes)}  {left.folder}"
 
 
 def _size(nbytes: int) -> str:

@@ -19,6 +19,7 @@ from memo_avatar.clips.loop import OnStep, generate_clips
 from memo_avatar.clips.placement import Placement
 from memo_avatar.clips.solvers import SOLVERS
 from memo_avatar.clips.values import Clip, ClipOfMany, SamplingSettings
+from memo_avatar.files.foreign import counted
 from memo_avatar.inputs import Portrait, Voice
 from memo_avatar.model.config import MemoConfig
 from memo_avatar.model.nets import MemoModels
@@ -233,7 +234,8 @@ class Video:
             line for cache in self._caches for line in save_results(cache, drift, self._options, seconds)
         ]
         if self.found and self._options.cache_report is not None:
-            lines.append(f"The cache report is about the {self.total - self.found} frames made since.")
+            made = counted(self.total - self.found, "frame")
+            lines.append(f"The cache report is about what was made since, {made}.")
         return Made(self.total, self.found, self._evaluations, seconds, tuple(lines))
 
     def keep_so_far(self) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from memo_avatar.files.foreign import counted
 from memo_avatar.video.segments import read_segments
 from memo_avatar.video.streams import Sound
 from memo_avatar.voice.sound import MediaError
@@ -127,9 +128,8 @@ def _to_16_bits(samples: NDArray[np.float32]) -> bytes:
 
 def _check_count(count: int, expected: int | None) -> None:
     if count == 0 or expected not in (None, count):
-        raise MediaError(
-            f"expected {expected or 'some'} pictures but got {count} (clips). Run again with --restart."
-        )
+        wanted = counted(expected, "picture") if expected else "some pictures"
+        raise MediaError(f"expected {wanted} but got {count} (clips). Run again with --restart.")
 
 
 def _shown(path: Path) -> int:

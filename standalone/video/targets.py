@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memo_avatar.files.disk import DiskError, place, place_folder, remove, try_place
+from memo_avatar.files.foreign import counted
 from memo_avatar.video.delivery import Delivery
 from memo_avatar.video.streams import FORMATS, Sound, expected_bytes
 from memo_avatar.video.unfinished import Unfinished
@@ -134,7 +135,8 @@ class Pictures:
         except OSError as error:
             raise DiskError(
                 f"expected room for the pictures but got {error.strerror or error} ({beside}). "
-                f"The {work.done} finished clips are kept: free some room, then run again to go on."
+                f"What is finished, {counted(work.done, 'clip')}, is kept: free some room, then run again to "
+                "go on."
             ) from error
 
 

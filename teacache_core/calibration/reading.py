@@ -66,7 +66,7 @@ def read_levels(value: object, where: str) -> tuple[float, ...]:
     """Noise levels of two steps or more: falling, above 0."""
     levels = read_numbers(value, where)
     if len(levels) < 2 or levels[-1] <= 0 or any(a <= b for a, b in pairwise(levels)):
-        raise refuse("two or more falling noise levels above 0", f"{len(levels)} others", where)
+        raise refuse("two or more falling noise levels above 0", f"other ones ({len(levels)})", where)
     return levels
 
 

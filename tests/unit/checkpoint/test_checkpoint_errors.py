@@ -344,7 +344,7 @@ def test_a_single_file_with_a_part_missing_or_too_many(single: Path) -> None:
     save_file({key: tensor for key, tensor in tensors.items() if "audio_proj" not in key}, single)
     assert "got none of audio_proj among 1742" in message(single)
     save_file(tensors | {"vae.decoder.conv_in.weight": torch.zeros(1)}, single)
-    assert "got 1 others: vae.decoder.conv_in.weight" in message(single)
+    assert "got 1 other: vae.decoder.conv_in.weight" in message(single)
 
 
 def test_a_single_file_of_another_model(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How texts stand in the source: strings and docstrings are whole, errors open alike."""
 
 import ast
+import re
 import tokenize
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,6 +13,12 @@ from tests.unit.house.test_layering import PRODUCT, ROOT, sources
 
 SHORT = 60  # a piece of a sentence that ends here or before was broken by accident
 HANGING_WORDS = 3
+
+SAID_TO_USERS = ("memo_avatar", "nodes", "standalone", "teacache_core", "teacache_memo.py")
+_PLURAL = re.compile(
+    r"(?<! to )\{([^{}]+)\} (?:[a-z]+ )?"
+    r"(?:clips|evaluations|faces|files|frames|images|others|pictures|rows|steps)\b(?! per )"
+)
 
 FILES = [path for part in (*PRODUCT, "teacache_memo.py", "tests") for path in sources(part)]
 
@@ -55,7 +62,17 @@ def capital_openings(path: Path) -> Iterator[int]:
             yield from (text.lineno for text in texts if str(text.value).startswith("Expected "))
 
 
-@pytest.mark.parametrize("find", [broken_strings, hanging_docstrings, capital_openings])
+def plurals_of_one(path: Path) -> Iterator[int]:
+    """Texts that would say `1 clips`: a number before a plural, unless it is a constant or ends a range."""
+    whole = path.read_text(encoding="utf-8")
+    nodes = ast.walk(ast.parse(whole)) if path.relative_to(ROOT).parts[0] in SAID_TO_USERS else []
+    for text in (node for node in nodes if isinstance(node, ast.JoinedStr)):
+        said = ast.get_source_segment(whole, text) or ""
+        if any(not number.isupper() for number in _PLURAL.findall(said)):
+            yield text.lineno
+
+
+@pytest.mark.parametrize("find", [broken_strings, hanging_docstrings, capital_openings, plurals_of_one])
 def test_texts_are_whole(find) -> None:
     found = [f"{path.relative_to(ROOT)}:{line}" for path in FILES for line in find(path)]
     assert not found, "\n".join(found)

@@ -142,7 +142,7 @@ def test_clip_longer_than_the_position_table_is_refused(models: MemoModels) -> N
 
 def test_rows_that_do_not_fit_are_refused(models: MemoModels) -> None:
     context = make_context(models)
-    with pytest.raises(ValueError, match="must have 2 rows, one per branch, but got"):
+    with pytest.raises(ValueError, match=r"must have a row per branch \(2\) but got"):
         models.diffusion_net.prepare_context(
             random(3, 2, FACE_DIM),
             context.audio_tokens,
