@@ -38,6 +38,11 @@ def parse_box(text: str) -> Box:
     return left, top, right, bottom
 
 
+def write_box(box: FloatBox) -> str:
+    """`left,top,right,bottom` in whole pixels."""
+    return shown(",".join(f"{value:.0f}" for value in box))
+
+
 def check_margin(margin: float) -> None:
     """Margins that leave a face to be seen."""
     if not 0 <= margin <= MAX_MARGIN:
@@ -47,12 +52,25 @@ def check_margin(margin: float) -> None:
         )
 
 
+def in_picture(face: FloatBox, picture: tuple[int, int]) -> FloatBox:
+    """What lies in the (width, height) picture of the box around a face, which a user may draw beyond it."""
+    left, top = max(0.0, face[0]), max(0.0, face[1])
+    right, bottom = min(float(picture[0]), face[2]), min(float(picture[1]), face[3])
+    if not (right - left >= MIN_FACE and bottom - top >= MIN_FACE):
+        raise ImageError(
+            f"expected a face of at least {MIN_FACE}x{MIN_FACE} pixels inside the {picture[0]}x{picture[1]} "
+            f"picture but got {write_box(face)} (face box). Give left,top,right,bottom in pixels of the "
+            "upright picture."
+        )
+    return left, top, right, bottom
+
+
 def plan_crop(
     face: FloatBox, picture: tuple[int, int], size: tuple[int, int], margin: float = DEFAULT_MARGIN
 ) -> Crop:
     """The crop of a (width, height) picture around a face, in the aspect of the (width, height) video."""
     check_margin(margin)
-    left, top, right, bottom = _in_picture(face, picture)
+    left, top, right, bottom = in_picture(face, picture)
     side = max(right - left, bottom - top)
     room = side * (1 + 2 * margin)
     scale = room / min(size)
@@ -86,18 +104,6 @@ def cut(image: Image.Image, crop: Crop) -> Image.Image:
         (0, 0),
     )
     return Image.fromarray(np.pad(part, around, mode="edge"))
-
-
-def _in_picture(face: FloatBox, picture: tuple[int, int]) -> FloatBox:
-    left, top = max(0.0, face[0]), max(0.0, face[1])
-    right, bottom = min(float(picture[0]), face[2]), min(float(picture[1]), face[3])
-    if not (right - left >= MIN_FACE and bottom - top >= MIN_FACE):
-        shown = ",".join(f"{value:.0f}" for value in face)
-        raise ImageError(
-            f"expected a face of at least {MIN_FACE}x{MIN_FACE} pixels inside the {picture[0]}x{picture[1]} "
-            f"picture but got {shown} (face box). Give left,top,right,bottom in pixels of the upright one."
-        )
-    return left, top, right, bottom
 
 
 def _even(length: float) -> int:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..files.foreign import shown
-from ..inputs import Portrait
-from .face_crop import DEFAULT_MARGIN, FloatBox, centre_crop, cut, plan_crop
+from ..inputs import Crop, Portrait
+from .face_crop import DEFAULT_MARGIN, FloatBox, centre_crop, cut, in_picture, plan_crop, write_box
 from .faces import FaceMode, Identity, identify
 from .images import MIN_SIDE, ImageError, check_size, crop_to_fill, letterbox, resize, to_pixels
 
@@ -27,6 +27,7 @@ NO_BOX = (
 SMALL_FACE = (
     "Use a larger picture: the face is only {} pixels wide here and {} in the video, so it will look soft."
 )
+BEYOND = "Check where the face is: {} reaches beyond the {}x{} picture, and {} was taken."
 PHOTO = (
     "Use a drawn face like the bundled ones: this small checkpoint knows no others, and a photo comes out "
     "smeared. Photos need MEMO's own weights."
@@ -77,16 +78,25 @@ def prepare_portrait(
     if fit != "face":
         fitted = crop_to_fill(image, *size) if fit == "crop" else letterbox(image, *size)
         return Portrait(to_pixels(fitted), found.embedding), notes
-    box = face.box or found.box
-    if box is None:
-        crop = centre_crop(image.size, size)
-        notes.append(NO_BOX)
-    else:
-        crop = plan_crop(box, image.size, size, face.margin)
-        if crop.width * 4 < size[0]:
-            notes.append(SMALL_FACE.format(crop.width // 2, size[0] // 2))
+    crop, told = _crop(image, size, face, found.box)
     pixels = to_pixels(resize(cut(image, crop), *size))
-    return Portrait(pixels, found.embedding, crop), notes
+    return Portrait(pixels, found.embedding, crop), [*notes, *told]
+
+
+def _crop(
+    image: Image.Image, size: tuple[int, int], face: FaceOptions, found: FloatBox | None
+) -> tuple[Crop, list[str]]:
+    """What is cut out around the face that was given, else ``found``; and what the user should know."""
+    box = face.box or found
+    if box is None:
+        return centre_crop(image.size, size), [NO_BOX]
+    crop, notes = plan_crop(box, image.size, size, face.margin), list[str]()
+    given, taken = write_box(box), write_box(in_picture(box, image.size))
+    if face.box is not None and given != taken:
+        notes.append(BEYOND.format(given, *image.size, taken))
+    if crop.width * 4 < size[0]:
+        notes.append(SMALL_FACE.format(crop.width // 2, size[0] // 2))
+    return crop, notes
 
 
 def advise(image: Image.Image, size: tuple[int, int], own_size: int, photographs: bool) -> list[str]:

@@ -244,3 +244,14 @@ def test_a_photo_through_the_demo_is_told_on_the_portrait(any_server: ComfyServe
         any_server.run(seen)
     (said,) = [text for where, text in messages.node_texts if where == "3"]
     assert said.startswith("Use a drawn face") and "Photos need MEMO's own weights" in said
+
+
+def test_a_face_box_that_reaches_beyond_the_picture_is_told_on_the_portrait(any_server: ComfyServer) -> None:
+    prompt = portrait_prompt()
+    prompt["3"]["inputs"] |= {"fit": "face", "face_box": "0,0,999,999"}
+    seen = {name: prompt[name] for name in ("1", "2", "3")}
+    seen["seen"] = node("PreviewImage", images=["3", 1])
+    with Messages(any_server.port, "tests") as messages:
+        any_server.run(seen)
+    (said,) = [text for where, text in messages.node_texts if where == "3"]
+    assert "Check where the face is: 0,0,999,999 reaches beyond the 64x64 picture" in said

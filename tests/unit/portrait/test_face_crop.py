@@ -10,6 +10,7 @@ from PIL import Image
 from memo_avatar.inputs import Crop
 from memo_avatar.portrait.face_crop import centre_crop, cut, parse_box, plan_crop
 from memo_avatar.portrait.images import ImageError, to_pixels
+from memo_avatar.portrait.prepare import FaceOptions, prepare_portrait
 from memo_avatar.video.paste import ColourMatch, Paster, Pasters, feather_mask, picture_tensor
 
 PICTURE = (2048, 1536)
@@ -74,6 +75,28 @@ def test_boxes_that_are_none(text: str) -> None:
 
 def test_a_written_box() -> None:
     assert parse_box(" 400, 300,700 ,640") == (400, 300, 700, 640)
+
+
+def notes_of(box: tuple[float, float, float, float]) -> list[str]:
+    portrait, notes = prepare_portrait(Image.new("RGB", (64, 64)), (32, 32), "face", FaceOptions(box=box))
+    assert portrait.crop is not None
+    return [note for note in notes if "reaches beyond" in note]
+
+
+def test_a_box_that_reaches_beyond_the_picture_is_cut_and_told() -> None:
+    assert notes_of((0, 0, 999, 999)) == [
+        "Check where the face is: 0,0,999,999 reaches beyond the 64x64 picture, and 0,0,64,64 was taken."
+    ]
+    assert notes_of((-5.0, 8.0, 40.0, 40.0)) == [
+        "Check where the face is: -5,8,40,40 reaches beyond the 64x64 picture, and 0,8,40,40 was taken."
+    ]
+    assert notes_of((0, 0, 64, 64)) == notes_of((8, 8, 40, 40)) == notes_of((8.0, 8.0, 64.4, 40.0)) == []
+
+
+@pytest.mark.parametrize("box", [(-5, -5, 10, 10), (60, 0, 999, 999), (900, 900, 950, 950)])
+def test_a_box_of_which_nothing_is_in_the_picture_is_refused(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ImageError, match=r"Give left,top,right,bottom in pixels of the upright picture\.$"):
+        notes_of(box)
 
 
 # Paste back
