@@ -34,11 +34,6 @@ VAE_SCALE = 0.18215  # latents of Stable Diffusion 1.5; other families' VAEs of 
 LARGEST_SIZE = 4096
 LARGEST_GUIDANCE = 100.0
 
-_COMPANIONS = {
-    VAE_FOLDER: (WEIGHTS_NAME, "VAE"),
-    WAV2VEC2_FOLDER: ("model.safetensors", "wav2vec2 model"),
-}
-"""Each one's weights, and its name in a sentence."""
 _SHOWN = 10
 _WIDEST, _MOST_LEVELS = 8192, 8
 # diffusers 0.18 renamed the middle attention's layers; the published sd-vae-ft-mse has the old names.
@@ -112,37 +107,45 @@ def check_files(checkpoint: Path, companions: Iterable[str] = ()) -> None:
     """
     find_parts(checkpoint)
     read_settings(checkpoint)
+    looks = {VAE_FOLDER: _vae_files, WAV2VEC2_FOLDER: _wav2vec2_files}
     for name in companions:
         folder = home(checkpoint) / name
         if folder.is_dir():
-            _, weights = _find(folder, *_COMPANIONS[name])
-            read_header(weights)
+            looks[name](folder)
 
 
 def read_vae(folder: Path) -> CompanionModel:
     """A diffusers AutoencoderKL folder; its weights have diffusers' names."""
-    config, path = _find(folder, *_COMPANIONS[VAE_FOLDER])
-    config = _vae_config(config, folder / CONFIG_NAME)
-    file = read_header(path)
+    config, file = _vae_files(folder)
     names = {stored: _new_name(stored) for stored in _weights(file)}
     shapes = {new: _new_shape(new, file.tensors[stored].shape) for stored, new in names.items()}
     net = SmallAutoencoder(config, attention=sdpa_attention, operations=nn, device="meta")
-    check_shapes(net, shapes, path, "VAE")
+    check_shapes(net, shapes, file.path, "VAE")
     state = read_tensors(file, names, torch.float32)
     return CompanionModel(config, {name: tensor.reshape(shapes[name]) for name, tensor in state.items()})
 
 
 def read_wav2vec2(folder: Path) -> CompanionModel:
     """A folder of Wav2Vec2Model or Wav2Vec2ForCTC; its weights have our names."""
-    config, path = _find(folder, *_COMPANIONS[WAV2VEC2_FOLDER])
-    check_base_kind(config, folder / CONFIG_NAME)
-    config = _wav2vec2_config(config, folder / CONFIG_NAME)
-    file = read_header(path)
+    config, file = _wav2vec2_files(folder)
     names = {stored: plain for stored in _weights(file) if (plain := plain_name(stored))}
     shapes = plain_shapes({plain: file.tensors[stored].shape for stored, plain in names.items()})
     net = Wav2Vec2(config, attention=sdpa_attention, operations=nn, device="meta")
-    check_shapes(net, shapes, path, "wav2vec2 model")
+    check_shapes(net, shapes, file.path, "wav2vec2 model")
     return CompanionModel(config, plain_weights(read_tensors(file, names, torch.float32)))
+
+
+def _vae_files(folder: Path) -> tuple[dict[str, Any], WeightsFile]:
+    """Config, in range, and header of the weights."""
+    config, path = _find(folder, WEIGHTS_NAME, "VAE")
+    return _vae_config(config, folder / CONFIG_NAME), read_header(path)
+
+
+def _wav2vec2_files(folder: Path) -> tuple[dict[str, Any], WeightsFile]:
+    """The same."""
+    config, path = _find(folder, "model.safetensors", "wav2vec2 model")
+    check_base_kind(config, folder / CONFIG_NAME)
+    return _wav2vec2_config(config, folder / CONFIG_NAME), read_header(path)
 
 
 def _find(folder: Path, weights: str, what: str) -> tuple[dict[str, Any], Path]:

@@ -29,7 +29,7 @@ from ..model.config import (
 )
 from ..model.nets import MemoModels, build_models
 from ..torch_ops import Attention, Operations, sdpa_attention
-from .kinds import PARTS, explain_part, identify
+from .kinds import PARTS, explain_part
 from .parts import SHOWN_KEYS, Part, find_parts
 
 _CONFIGS = {
@@ -140,8 +140,6 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     parts = find_parts(path)
-    for name, part in parts.items():
-        _check_kind(name, part)
     models = _infer_models(path, parts)
     for name, part in parts.items():
         expected = {key: tuple(tensor.shape) for key, tensor in getattr(models, name).state_dict().items()}
@@ -150,16 +148,6 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 # Checking them
-
-
-def _check_kind(name: str, part: Part) -> None:
-    keys = part.tensors
-    if identify(keys) != f"MEMO's {name}":
-        first = listed(keys, SHOWN_KEYS) or "none"
-        raise CheckpointError(
-            f"expected MEMO's {name} but got {len(keys)} tensors: {first} ({part.file.path}). "
-            f"{explain_part(name, keys)}"
-        )
 
 
 def _infer_models(path: Path, parts: Mapping[str, Part]) -> MemoModels:

@@ -13,7 +13,7 @@ from ..files.config_json import WEIGHTS_NAME, read_config
 from ..files.foreign import CheckpointError, counted, listed
 from ..files.header import StoredTensor, WeightsFile, read_header
 from ..files.json_file import parse_json
-from .kinds import PARTS, explain_file, explain_folder, explain_missing_weights
+from .kinds import PARTS, explain_file, explain_folder, explain_missing_weights, explain_part, identify
 
 SHOWN_KEYS = 10
 
@@ -63,7 +63,7 @@ def _folder_parts(path: Path) -> dict[str, Part]:
             problems[name] = error
     if problems:
         first, *others = problems
-        rest = f" Not whole either: {', '.join(others)}." if others else ""
+        rest = f" Also wrong: {', '.join(others)}." if others else ""
         raise CheckpointError(f"{problems[first]}{rest}") from problems[first]
     return found
 
@@ -74,7 +74,7 @@ def _folder_part(folder: Path) -> Part:
         raise CheckpointError(
             f"expected {WEIGHTS_NAME} but got none ({folder}). {explain_missing_weights(folder)}"
         )
-    return Part(read_header(weights), "", read_config(folder))
+    return _checked(folder.name, Part(read_header(weights), "", read_config(folder)))
 
 
 def _file_parts(path: Path) -> dict[str, Part]:
@@ -106,4 +106,17 @@ def _file_part(file: WeightsFile, name: str) -> Part:
             f"expected the config of {name} in the metadata but got none ({file.path}, {entry}). "
             "Another program saved this file and dropped it; convert MEMO's folder again."
         )
-    return Part(file, f"{name}.", parse_json(file.metadata[entry], f"{file.path}, {entry}"))
+    config = parse_json(file.metadata[entry], f"{file.path}, {entry}")
+    return _checked(name, Part(file, f"{name}.", config))
+
+
+def _checked(name: str, part: Part) -> Part:
+    """The same, if its tensors have the names of this net's."""
+    keys = part.tensors
+    if identify(keys) != f"MEMO's {name}":
+        first = listed(keys, SHOWN_KEYS) or "none"
+        raise CheckpointError(
+            f"expected MEMO's {name} but got {len(keys)} tensors: {first} ({part.file.path}). "
+            f"{explain_part(name, keys)}"
+        )
+    return part

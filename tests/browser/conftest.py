@@ -126,6 +126,7 @@ def page(
     user = make_user_folder(tmp_path_factory.mktemp("browser"))
     shutil.copyfile(user / "input" / "portrait.png", user / "input" / "example.png")  # every ComfyUI has one
     write_silence(user / "input" / "silence.wav")
+    (user / "models" / "memo" / "damaged.safetensors").write_bytes(b"")
     settings = {"Comfy.VueNodes.Enabled": request.param == NODES_2}
     with ComfyServer(folder, user, *arguments, python=python) as server:
         yield Page(browser, server, user, SCREENSHOTS / request.param, settings)

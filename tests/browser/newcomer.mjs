@@ -7,7 +7,7 @@ const [FIRST, LONG, REAL] = ["1", "4", "5"].map((number) => job.templates.find((
 
 await session({ width: 1366, height: 768 }, async (page) => {
   report.newcomer = {};
-  const steps = { fourActions, droppedBack, fold, ownPhoto, wrongVae, silence, typo, cropPastedBack, missingWeights, stopAndGoOn, toFileDroppedBack: droppedBack, oneNode };
+  const steps = { fourActions, droppedBack, fold, ownPhoto, wrongVae, damagedFile, silence, typo, cropPastedBack, missingWeights, stopAndGoOn, toFileDroppedBack: droppedBack, oneNode };
   if (await page.getByRole("button", { name: "Enter app mode" }).count()) steps.app = app;
   steps.help = help; // last: its panel stays open
   for (const [name, step] of Object.entries(steps)) {
@@ -152,6 +152,12 @@ async function ownPhoto(page) {
 async function wrongVae(page) {
   await withNode(page, ["VAELoader", { vae_name: "pixel_space" }, 0], ["MEMO_Load", "vae"]);
   return listen(page, () => run(page), ({ ended, toasts }) => ended && toasts.length);
+}
+
+async function damagedFile(page) {
+  await withNode(page, ["VAELoader", { vae_name: "pixel_space" }, 0], ["MEMO_Load", "vae"]);
+  await change(page, { MEMO_Load: { checkpoint: "damaged.safetensors" } });
+  return listen(page, () => run(page), ({ toasts }) => toasts.length > 0);
 }
 
 async function silence(page) {

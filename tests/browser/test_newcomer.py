@@ -19,6 +19,7 @@ _PATH = re.compile(r"(^|[\s'\"(])(/|[A-Z]:\\)\w")
 
 MISTAKES = {
     "wrongVae": "Connect Load VAE with sd-vae-ft-mse",
+    "damagedFile": "Expected a safetensors file but got an empty file",
     "typo": "Use a name or number of: 0 angry",
     "cropPastedBack": "Choose fit face in MEMO Portrait",
     "missingWeights": "python teacache_memo.py models download (about 11 GB)",
@@ -57,6 +58,12 @@ def test_a_mistake_is_answered_before_anything_is_computed(newcomer: Newcomer, m
     assert any(MISTAKES[mistake] in toast for toast in found["toasts"]), found
     assert found["steps"] == 0
     assert not [toast for toast in found["toasts"] if _PATH.search(toast)]
+
+
+def test_a_sentence_about_a_node_is_shown_once_whatever_the_host_repeats(newcomer: Newcomer) -> None:
+    """It says the same of each input that the node was asked about: here of the connected VAE, too."""
+    toasts = done(newcomer, "damagedFile")["toasts"]
+    assert sum(MISTAKES["damagedFile"] in toast for toast in toasts) == 1
 
 
 def test_a_photo_through_the_demo_is_warned_of(newcomer: Newcomer) -> None:

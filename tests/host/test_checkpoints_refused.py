@@ -100,7 +100,13 @@ def test_a_folder_of_pointers_is_refused_with_all_of_them(any_server: ComfyServe
         (copied / part / WEIGHTS).write_bytes(POINTER)
     said = refusal(any_server, loading("downloads/mine"))
     assert "a Git LFS pointer" in said
-    assert "Not whole either: reference_net, image_proj, audio_proj." in said
+    assert "Also wrong: reference_net, image_proj, audio_proj." in said
+
+
+def test_another_model_in_a_parts_place_is_refused(any_server: ComfyServer, copied: Path) -> None:
+    shutil.copyfile(copied / "vae" / WEIGHTS, copied / "reference_net" / WEIGHTS)
+    said = refusal(any_server, loading("downloads/mine"))
+    assert said.startswith("This looks like a VAE; put MEMO's reference_net in its place.")
 
 
 def test_a_file_that_lacks_its_last_bytes_never_arrived_to_a_hundred_per_cent(

@@ -1,5 +1,6 @@
 """What has not arrived whole is told by headers alone, before anything is loaded, and all of it at once."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,27 @@ def test_a_folder_of_pointers_is_told_at_once(folder: Path) -> None:
     for look in (open_checkpoint, check_files):
         found = problem(folder, lambda path, look=look: look(path))
         assert str(folder / "diffusion_net" / WEIGHTS) in found and "a Git LFS pointer" in found
-        assert found.endswith("Not whole either: reference_net, image_proj, audio_proj.")
+        assert found.endswith("Also wrong: reference_net, image_proj, audio_proj.")
+
+
+def test_another_net_in_a_parts_place_is_told_by_its_names(folder: Path) -> None:
+    """The weights of the other two are exchanged: whole files, and not what they are called."""
+    for given, wanted in [("image_proj", "audio_proj"), ("audio_proj", "image_proj")]:
+        shutil.copyfile(DEMO / given / WEIGHTS, folder / wanted / WEIGHTS)
+    found = problem(folder)
+    assert "This looks like MEMO's audio_proj; put MEMO's image_proj in its place." in found
+    assert found.endswith("Also wrong: audio_proj.")
+
+
+@pytest.mark.parametrize(
+    ("part", "entries"), [("vae", {"scaling_factor": 0.13}), ("wav2vec2", {"do_stable_layer_norm": True})]
+)
+def test_a_companion_of_another_kind_is_told_by_its_config(
+    folder: Path, part: str, entries: dict[str, object]
+) -> None:
+    config = folder / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | entries))
+    assert f"({config}). Use " in problem(folder)
 
 
 @pytest.mark.parametrize("part", BOTH)
