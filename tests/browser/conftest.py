@@ -54,8 +54,8 @@ class Page:
     screenshots: Path
     settings: dict[str, bool]
 
-    def use(self, script: str) -> dict[str, Any]:
-        """The report of a session."""
+    def use(self, script: str, **changes: Any) -> dict[str, Any]:
+        """The report of a session; ``changes`` are of its job."""
         self.screenshots.mkdir(parents=True, exist_ok=True)
         report, task = (self.screenshots / f"{Path(script).stem} {name}.json" for name in ("report", "job"))
         job = {
@@ -72,6 +72,7 @@ class Page:
             "timeout": ACTION_MILLISECONDS,
             "settings": self.settings,
             "run": {"templates": [path.stem for path in RUNNABLE], "changes": SHORT},
+            **changes,
         }
         task.write_text(json.dumps(job), encoding="utf-8")
         command = ["node", str(HERE / script), str(task)]
@@ -82,6 +83,10 @@ class Page:
 
 @pytest.fixture(scope="session")
 def browser() -> Browser:
+    return find_browser()
+
+
+def find_browser() -> Browser:
     """Chromium and playwright-core, or a skip that says what is missing."""
     chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]

@@ -26,8 +26,9 @@ await session(VIEWS[0], async (page) => {
     report.stored[name] = await describe(page);
   }
   for (const name of job.run.templates) {
-    report.templates[name].browsed = await openByTemplateBrowser(page, name);
-    report.templates[name].run = await runAndPlay(page, job.run.changes, `finished ${name}`);
+    const found = (report.templates[name] ??= {});
+    found.browsed = await openByTemplateBrowser(page, name);
+    found.run = await runAndPlay(page, job.run.changes, `finished ${name}`);
   }
 });
 
@@ -207,6 +208,7 @@ async function runAndPlay(page, changes, picture) {
     for (const size of VIEWS.toReversed()) found.reports.push(await shownReport(page, picture, size));
   }
   await screenshot(page, picture);
+  found.place = await page.evaluate(() => ({ scale: window.app.canvas.ds.scale, offset: Array.from(window.app.canvas.ds.offset) }));
   return found;
 }
 

@@ -2,7 +2,7 @@
 
 Workflows 1 to 4 are run on a part of their speech and 6 on all of it, by a ComfyUI on this machine; 5 needs
 weights that are not here, so its thumbnail is the graph itself, out of the screenshot that the browser suite
-leaves.
+leaves. `readme` in place of a number makes README's picture of a template after a run of all its steps.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from typing import Any
 
 from PIL import Image
 
-from tests.browser.conftest import SCREENSHOTS
+from tests.browser.conftest import SCREENSHOTS, Page, find_browser
 from tests.conftest import find_comfyui
 from tests.helpers.comfy import server as comfy_server
-from tests.helpers.comfy.pack import make_user_folder
+from tests.helpers.comfy.pack import ROOT, make_user_folder
 from tests.helpers.comfy.server import ComfyServer
 from tests.helpers.comfy.workflows import FILES, read, to_prompt
 
 SIDE = 448  # twice the size at which the template browser shows them
 PAPER = (255, 255, 255)
 PART = {"start": 0.5, "duration": 1.5}  # seconds
+RUN_SECONDS = 1200
+README = "readme"
+README_TEMPLATE = "2 Talking portrait with TeaCache"
+README_PICTURE = ROOT / "docs" / "images" / "workflow.jpg"
+MARGINS = (-8, -13, 8, 8)  # pixels; above a node stands the pack's name
 Picture = Image.Image
 
 
@@ -105,6 +110,22 @@ def screenshot_of(path: Path) -> Picture:
     return shot.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
+def after_a_run(page: Page) -> Picture:
+    """README's template in all its steps, the graph alone, in the window of a common laptop."""
+    whole = {"templates": [README_TEMPLATE], "changes": {}}
+    found = page.use("frontend.mjs", templates=[], stored={}, run=whole, timeout=1000 * RUN_SECONDS)
+    run = found["templates"][README_TEMPLATE]["run"]
+    assert run["ended"] == ["execution_success", ""], run["ended"]
+    scale, (x, y) = run["place"]["scale"], run["place"]["offset"]
+    boxes = [node["bounding"] for node in run["shown"]["opened"]]
+    left, top = (min(box[axis] for box in boxes) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
+    corners = ((left + x) * scale, (top + y) * scale, (right + x) * scale, (bottom + y) * scale)
+    edges = [round(corner + margin) for corner, margin in zip(corners, MARGINS, strict=True)]
+    shot = Image.open(page.screenshots / f"finished {README_TEMPLATE}.png").convert("RGB")
+    return shot.crop((max(0, edges[0]), max(0, edges[1]), *map(min, edges[2:], shot.size)))
+
+
 def results(
     server: ComfyServer, path: Path, object_info: dict[str, Any]
 ) -> tuple[list[Picture], list[Picture]]:
@@ -131,8 +152,13 @@ def main(numbers: Sequence[str]) -> None:
     chosen = [path for path in FILES if not numbers or path.name[0] in numbers]
     with (
         tempfile.TemporaryDirectory() as folder,
-        ComfyServer(comfyui, make_user_folder(Path(folder) / "user")) as server,
+        ComfyServer(comfyui, make_user_folder(Path(folder))) as server,
     ):
+        if README in numbers:
+            page = Page(
+                find_browser(), server, Path(folder), SCREENSHOTS / README, {"Comfy.Minimap.Visible": False}
+            )
+            after_a_run(page).save(README_PICTURE, quality=85, optimize=True)
         object_info = server.get("/object_info")
         for path in chosen:
             maker = MAKERS.get(path.name[0])
