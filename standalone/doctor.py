@@ -13,7 +13,6 @@ import torch
 
 from memo_avatar.checkpoint.load import CheckpointError, open_checkpoint
 from memo_avatar.files import published_models
-from memo_avatar.files.header import read_header
 
 from .arguments import DEMO_CHECKPOINT, Parser
 from .models import select_device, select_dtype
@@ -92,13 +91,10 @@ def _models(folder: Path) -> list[str]:
 
 
 def _state(path: Path) -> str:
-    if path.suffix != ".safetensors":
-        return f"there, {path.stat().st_size / 1e6:.1f} MB"
-    try:
-        read_header(path)
-    except CheckpointError as error:
-        return f"DAMAGED: {error}"
-    return f"whole, {path.stat().st_size / 1e6:.1f} MB"
+    if problem := published_models.damage(path):
+        return f"DAMAGED: {problem}"
+    word = "whole" if path.suffix == ".safetensors" else "there"
+    return f"{word}, {path.stat().st_size / 1e6:.1f} MB"
 
 
 def _whole(checkpoint: Path) -> str:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config_json import CONFIG_NAME, WEIGHTS_NAME
-from .foreign import counted
+from .disk import open_regular
+from .foreign import LONGEST_START, CheckpointError, counted, kind_of
+from .header import read_header
+from .json_file import read_json
 from .limits import MAX_CONFIG_BYTES, MAX_UNKNOWN_BYTES
 
 HUB = "https://huggingface.co"
@@ -63,6 +66,7 @@ GROUPS = {
 """What each group of files is needed for, in the order of need."""
 
 REQUIRED = ("memo", "vae", "wav2vec2")
+_THERE = "there"
 
 _MEMO, _EMOTION = "memoavatar/memo", "emotion2vec/emotion2vec_plus_large"
 _NETS = {"diffusion_net": 6710.0, "reference_net": 3430.0, "audio_proj": 146.0, "image_proj": 6.3}
@@ -119,23 +123,60 @@ def missing(folder: Path, groups: Iterable[str] = GROUPS) -> list[ModelFile]:
     return [file for file in FILES if file.group in wanted and not is_there(file, folder)]
 
 
+def damage(path: Path) -> str | None:
+    """What is wrong with a file that is there, as far as its start, its header and its length tell."""
+    try:
+        if path.suffix == ".safetensors":
+            read_header(path)
+        elif path.suffix == ".json":
+            read_json(path, most=MAX_CONFIG_BYTES)
+        else:
+            return _foreign_start(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _foreign_start(path: Path) -> str | None:
+    """Of an ONNX file or a pickle, which have no header that could be read safely."""
+    try:
+        with open_regular(path) as stream:
+            start = stream.read(LONGEST_START)
+    except OSError as error:
+        return error.strerror or str(error)
+    what = kind_of(start) if start else "an empty file"
+    return None if what is None or "pickle" in what else f"expected a model but got {what} ({path})."
+
+
+def to_fetch(folder: Path, groups: Iterable[str] = GROUPS) -> list[ModelFile]:
+    """The files of these groups that are missing or damaged."""
+    wanted = set(groups)
+    return [file for file in FILES if file.group in wanted and _mark(file, folder) != _THERE]
+
+
+def _mark(file: ModelFile, folder: Path) -> str:
+    if not is_there(file, folder):
+        return "missing"
+    path = folder / file.path
+    return "damaged" if path.is_file() and damage(path) else _THERE
+
+
 def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
     """What is there and what is not, with sources and places; asks no network."""
     lines = [f"Models in {folder}"]
     for group in groups:
         lines += ["", f"{group}: {GROUPS[group]}"]
         for file in (file for file in FILES if file.group == group):
-            mark = "there  " if is_there(file, folder) else "missing"
+            mark = _mark(file, folder)
             size = "" if file.megabytes is None else f"  {format_size(file.megabytes)}"
-            lines.append(f"  {mark}  {file.path}{size}")
-            if mark == "missing":
+            lines.append(f"  {mark:7}  {file.path}{size}")
+            if mark != _THERE:
                 lines.append(f"           from {file.url}")
-    count = len(missing(folder, groups))
-    needed = len(missing(folder, [group for group in groups if group in REQUIRED]))
-    lines += [
-        "",
-        f"{counted(count, 'file')} missing, {needed} of them always needed." if count else "All are there.",
-    ]
+    wanted = to_fetch(folder, groups)
+    needed = sum(file.group in REQUIRED for file in wanted)
+    lines += ["", "All are there."]
+    if wanted:
+        lines[-1] = f"{counted(len(wanted), 'file')} missing or damaged, {needed} of them always needed."
     return "\n".join(lines)
 
 

@@ -169,6 +169,46 @@ def test_the_command_fetches_the_groups_it_is_given(
     assert "emotion2vec/model.pt: no checksum of it is published; its size alone was checked." in out
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123\n"
+DAMAGED = {
+    "vae/config.json": b"<html>Sign in</html>",
+    "vae/diffusion_pytorch_model.safetensors": b"",
+    "emotion2vec/model.pt": POINTER,
+    "misc/face_analysis/models/glintr100.onnx": b"",
+}
+
+
+def test_what_is_damaged_is_not_called_there_and_is_fetched_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ "Download it again", the nodes say of such a file: the command must do it."""
+    monkeypatch.setattr(model_table, "HUB", server.url.rsplit("/", 1)[0])
+    files = [replace(file, sha256="", megabytes=2.0) for file in model_table.FILES if file.path in DAMAGED]
+    monkeypatch.setattr(model_table, "FILES", files)
+    monkeypatch.setattr(model_table, "MAX_CONFIG_BYTES", len(BODY))
+    for name, content in DAMAGED.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert main(["models", "--folder", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert all(f"damaged  {name}" in out for name in DAMAGED)
+    assert "4 files missing or damaged, 2 of them always needed." in out
+    assert main(["models", "download", *model_table.GROUPS, "--folder", str(tmp_path)]) == 0
+    assert all((tmp_path / name).read_bytes() == BODY for name in DAMAGED)
+
+
+def test_what_is_whole_is_not_fetched_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_table, "HUB", server.url.rsplit("/", 1)[0])
+    demo = ROOT / "demo" / "checkpoint" / "vae"
+    (tmp_path / "vae").mkdir()
+    for path in demo.iterdir():
+        (tmp_path / "vae" / path.name).write_bytes(path.read_bytes())
+    assert main(["models", "download", "vae", "--folder", str(tmp_path)]) == 0
+    assert server.ranges == []
+
+
 def test_the_command_fails_with_the_list_where_there_is_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
