@@ -70,10 +70,9 @@ def download(
     anew: bool = False,
     on_bytes: OnBytes | None = None,
 ) -> Path:
-    """Fetch ``url`` into ``target`` unless it is there; ``anew`` also then. What an earlier try fetched is
-    kept and continued.
+    """Fetch ``url`` into ``target`` unless it is there; what an earlier try fetched is kept and continued.
 
-    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known.
+    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known; ``anew`` replaces what is there.
 
     Raises:
         DownloadError: no network, no such file, too little space, or not the file that was promised.
