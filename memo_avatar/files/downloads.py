@@ -72,7 +72,7 @@ def download(
 ) -> Path:
     """Fetch ``url`` into ``target`` unless it is there; what an earlier try fetched is kept and continued.
 
-    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known; ``anew`` replaces what is there.
+    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known; ``anew`` replaces the file.
 
     Raises:
         DownloadError: no network, no such file, too little space, or not the file that was promised.
