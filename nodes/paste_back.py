@@ -19,7 +19,7 @@ from .boundary.checks import check_values, checked
 from .boundary.words import plain_errors
 from .host.estimate import check_room
 from .host.pictures import frames_of, opaque
-from .host.schema import schema
+from .host.schema import links_of, schema
 from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
 
@@ -65,7 +65,7 @@ class PasteBackNode(io.ComfyNode):
             values = check_values(cls.define_schema().inputs, given)
             images, original = values.pop("images", None), values.get("original")
             make_paster(**values)
-            links = _links(cls)
+            links = links_of(cls)
             _check_rates(links, cls.hidden.dynprompt)
         if original is None and "original" in links:
             return ["original"]
@@ -81,7 +81,7 @@ class PasteBackNode(io.ComfyNode):
         match_colour: bool = True,
         original: Tensor | None = None,
     ) -> io.NodeOutput:
-        if images is None and original is None and "original" in _links(cls):
+        if images is None and original is None and "original" in links_of(cls):
             raise ImageError(
                 "expected a picture but got nothing (original). Connect a picture to original, or "
                 "disconnect it."
@@ -97,15 +97,6 @@ class PasteBackNode(io.ComfyNode):
             onto = None if moving is None else opaque(moving[index : index + 1]).movedim(-1, 0)
             whole[index] = paster.paste(frame.movedim(-1, 0), onto).movedim(0, -1)
         return io.NodeOutput(whole)
-
-
-def _links(node: type[io.ComfyNode]) -> dict[str, Any]:
-    """The node's inputs that other nodes give, by name."""
-    hidden = node.hidden
-    if hidden is None or hidden.dynprompt is None:
-        return {}
-    inputs = hidden.dynprompt.get_node(hidden.unique_id)["inputs"]
-    return {name: value for name, value in inputs.items() if is_link(value)}
 
 
 def _check_rates(links: Mapping[str, Any], graph: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import is_link
 
 from ..memo_avatar.files.disk import write_new
 from ..memo_avatar.files.json_file import read_json
@@ -20,10 +21,11 @@ from ..teacache_core import (
     StepCacheConfig,
 )
 from ..teacache_core.picture import draw, to_tensor
-from .boundary.checks import checked
+from .boundary.checks import check_values, checked
+from .boundary.words import plain_errors
 from .host.cached_sampling import attach
 from .host.folders import CALIBRATIONS, FOLDER, find_calibrations, save_folder
-from .host.schema import ADVANCED, schema, show_text
+from .host.schema import ADVANCED, links_of, schema, show_text
 from .host.sockets import MemoReport, VideoReport
 
 AUTOMATIC = "automatic"
@@ -244,7 +246,9 @@ class CalibrateNode(io.ComfyNode):
             "calibration.",
             inputs=[
                 MemoReport.Input(
-                    "report", tooltip="From a MEMO Sampler whose TeaCache node is in mode calibrate."
+                    "report",
+                    lazy=True,
+                    tooltip="From a MEMO Sampler whose TeaCache node is in mode calibrate.",
                 ),
                 io.String.Input(
                     "name",
@@ -253,24 +257,50 @@ class CalibrateNode(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             is_output_node=True,
             is_experimental=True,
             search_aliases=["teacache", "calibration", "coefficients"],
         )
 
     @classmethod
+    def check_lazy_status(cls, report: Any = None, **others: Any) -> list[str]:
+        """A run that can teach nothing is refused before it, where the graph itself tells its mode."""
+        with plain_errors():
+            check_values(cls.define_schema().inputs, others)
+            mode = _mode_of_run(links_of(cls).get("report"), cls.hidden.dynprompt)
+            if mode not in (None, CALIBRATE):
+                raise _teaches_nothing(mode)
+        return ["report"] if report is None else []
+
+    @classmethod
     @checked
     def execute(cls, report: VideoReport, name: str) -> io.NodeOutput:
         if report.calibration is None:
-            raise CalibrationError(
-                f"expected the report of a calibrating run but got one in mode {report.cache.config.mode} "
-                f"(report). "
-                "Set mode to calibrate in TeaCache for MEMO."
-            )
+            raise _teaches_nothing(report.cache.config.mode)
         wanted = save_folder(CALIBRATIONS) / f"{portable_name(name, 'calibration')}.json"
         text = report.calibration.to_text()
         path = write_new(alternatives(wanted), lambda part: part.write_text(text, encoding="utf-8"))
         taken = f"{wanted.name} was there already. " if path != wanted else ""
         show_text(cls, f"{taken}Saved {path}. Press R to refresh the TeaCache node's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
+
+
+def _teaches_nothing(mode: str) -> CalibrationError:
+    return CalibrationError(
+        f"expected the report of a calibrating run but got one in mode {mode} (report). Set mode to "
+        "calibrate in TeaCache for MEMO."
+    )
+
+
+def _mode_of_run(link: Any, graph: Any) -> str | None:
+    """What a report's run does with its steps; None where the graph does not tell."""
+    while is_link(link):
+        found = graph.get_node(link[0])
+        mode = found["inputs"].get("mode")
+        if found["class_type"] == "MEMO_TeaCache":
+            return mode if isinstance(mode, str) else None
+        if found["class_type"] == "MEMO_Load":
+            return "off"
+        link = found["inputs"].get("model")
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.helpers.comfy.prompts import (
     node,
     portrait_prompt,
     with_another_speaker,
+    with_cache,
     with_images,
     with_pasted,
 )
@@ -190,6 +192,28 @@ def test_frames_of_another_shape_are_refused(any_server: ComfyServer) -> None:
     details = refused_run(any_server, prompt)
     assert details["exception_message"].startswith("Connect the images of the MEMO Sampler that has this")
     assert "but got 100x70 (images)" in details["exception_message"]
+
+
+@pytest.mark.parametrize("mode", ["no TeaCache", "threshold", "target speed-up"])
+def test_calibrate_refuses_a_run_that_teaches_nothing(any_server: ComfyServer, mode: str) -> None:
+    """Before its first step."""
+    prompt = portrait_prompt(steps=2, seconds=0.2, seed=96)
+    if mode != "no TeaCache":
+        prompt = with_cache(prompt, mode=mode)
+        prompt["report"] = node("PreviewImage", images=["3", 1])
+    prompt["calibrate"] = node("MEMO_TeaCacheCalibrate", report=[SAMPLER, 3], name="never written")
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "calibrate" and SAMPLER not in details["executed"]
+    assert details["exception_message"].startswith("Set mode to calibrate in TeaCache for MEMO.")
+
+
+def test_calibrate_writes_what_a_calibrating_run_taught(any_server: ComfyServer) -> None:
+    """Its mode may come through a link, which the graph does not tell."""
+    prompt = with_cache(portrait_prompt(steps=4, seed=97), mode="calibrate")
+    prompt["calibrate"] = node("MEMO_TeaCacheCalibrate", report=[SAMPLER, 3], name="taught")
+    for each in (prompt, linked(prompt, "cache", "mode", "calibrate")):
+        (path,) = any_server.run(each)["calibrate"]["text"]
+        assert json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def refused_run(server: ComfyServer, prompt: Prompt) -> dict[str, Any]:
