@@ -197,6 +197,8 @@ def _listed_path(node: type[LoadMemo], name: Any) -> Path:
 
 def _means_published(name: str, listed: list[str]) -> bool:
     """Whether MEMO's own weights are meant, rather than one that is listed."""
+    if PUBLISHED in listed:
+        return False
     near, plain = nearest(name, listed), name.strip().casefold()
     if plain.startswith(PUBLISHED.casefold()):
         return near is None or PUBLISHED.casefold() not in near.casefold()

@@ -225,3 +225,13 @@ def test_a_missing_name_is_the_hosts_to_tell(server: ComfyServer) -> None:
         server.queue(prompt)
     (error,) = json.loads(str(refused.value))["node_errors"]["load"]["errors"]
     assert error["type"] == "required_input_missing"
+
+
+def test_no_download_is_asked_for_where_there_is_nothing_to_fetch(any_server: ComfyServer) -> None:
+    memo = any_server.user / "models" / "memo"
+    shutil.copytree(memo / CHECKPOINT, memo / TEMPLATES_NAME)
+    try:
+        said = refusal(any_server, loading("memo-of-somebody-else-fp16.safetensors"))
+    finally:
+        shutil.rmtree(memo / TEMPLATES_NAME)
+    assert said.startswith("Choose checkpoint from its list. Expected a listed value but got 'memo-of-")
