@@ -88,11 +88,9 @@ def read_header(path: Path) -> WeightsFile:
 
 def _header_json(stream: BinaryIO, path: Path, size: int) -> bytes:
     start = stream.read(LONGEST_START)
-    foreign = kind_of(start)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
-    opens_json = start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
-    if foreign or not opens_json:
-        what = foreign or ("an empty file" if size == 0 else "something else")
+    if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] != b"{":  # a length may have the bytes of another kind
+        what = kind_of(start) or ("an empty file" if size == 0 else "something else")
         raise CheckpointError(f"expected a safetensors file but got {what} ({path}). Download it again.")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(

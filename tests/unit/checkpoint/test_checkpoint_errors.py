@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import CheckpointError, load_memo, open_checkpoint
-from memo_avatar.files.header import header_bytes
+from memo_avatar.files.header import header_bytes, read_header
 from tests.helpers.weights import copied_weights
 
 MICRO = Path(__file__).resolve().parents[2] / "goldens" / "micro" / "checkpoint"
@@ -245,6 +245,16 @@ def test_a_share_of_the_file_is_never_rounded_to_all_or_nothing(tmp_path: Path) 
     for arrived, expected in [(1, "less than 1%"), (399_999, "99%")]:
         file.write_bytes(header + bytes(arrived))
         assert f"cut off and {expected} of it arrived" in message(file)
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """Of 640 bytes, so that its file begins with 80 02."""
+    file = tmp_path / "memo.safetensors"
+    short = len(header_bytes({"x": (1,)}, torch.float32, {"note": ""})) - 8
+    header = header_bytes({"x": (1,)}, torch.float32, {"note": "n" * (640 - short)})
+    assert header.startswith(b"\x80\x02\0\0\0\0\0\0{")
+    file.write_bytes(header + bytes(4))
+    assert list(read_header(file).tensors) == ["x"]
 
 
 def test_a_file_that_is_too_long(folder: Path) -> None:
