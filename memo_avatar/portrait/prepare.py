@@ -27,6 +27,7 @@ NO_BOX = (
 SMALL_FACE = (
     "Use a larger picture: the face is only {} pixels wide here and {} in the video, so it will look soft."
 )
+_FRACTION = 0.5  # of a pixel, by which a detector may see a face end beyond the picture
 BEYOND = "Check where the face is: {} reaches beyond the {}x{} picture, and {} was taken."
 PHOTO = (
     "Use a drawn face like the bundled ones: this small checkpoint knows no others, and a photo comes out "
@@ -91,9 +92,9 @@ def _crop(
     if box is None:
         return centre_crop(image.size, size), [NO_BOX]
     crop, notes = plan_crop(box, image.size, size, face.margin), list[str]()
-    given, taken = write_box(box), write_box(in_picture(box, image.size))
-    if face.box is not None and given != taken:
-        notes.append(BEYOND.format(given, *image.size, taken))
+    taken = in_picture(box, image.size)
+    if face.box is not None and max(abs(a - b) for a, b in zip(box, taken, strict=True)) > _FRACTION:
+        notes.append(BEYOND.format(write_box(box), *image.size, write_box(taken)))
     if crop.width * 4 < size[0]:
         notes.append(SMALL_FACE.format(crop.width // 2, size[0] // 2))
     return crop, notes
