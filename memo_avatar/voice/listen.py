@@ -83,9 +83,9 @@ def _late_emotions(sources: Sources) -> list[str]:
     late = [seconds for seconds, _ in sources.emotion.labels[1:] if round(seconds * FPS) >= frames]
     if not late:
         return []
-    times, end = ", ".join(f"{seconds:g}" for seconds in late), len(sources.speech) / SAMPLE_RATE
+    times, end = ", ".join(f"{seconds:g}" for seconds in late), round(len(sources.speech) / SAMPLE_RATE, 2)
     return [
-        f"Write an earlier second than {shown(times)}: the sound ends at {end:.3g} s, and what begins there "
+        f"Write an earlier second than {shown(times)}: the sound ends at {end:g} s, and what begins there "
         "never shows."
     ]
 

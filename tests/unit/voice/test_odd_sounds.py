@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from memo_avatar.files.foreign import CheckpointError
-from memo_avatar.timing import frame_count
+from memo_avatar.timing import SAMPLE_RATE, frame_count
 from memo_avatar.video.writer import VideoWriter
 from memo_avatar.voice.emotion_files import read_emotion2vec
 from memo_avatar.voice.emotions import EMOTIONS, EmotionError, EmotionPlan, parse_plan
+from memo_avatar.voice.listen import Sources, check_sources
 from memo_avatar.voice.sound import MediaError, is_silent, to_speech
 from memo_avatar.voice.sound_files import load_audio
 from tests.helpers.media import tone, write_sound
@@ -252,6 +253,12 @@ def test_an_error_names_the_input_that_it_is_about() -> None:
     for text in ("", "0 hapy", "0,5 happy", "1 sad, 0 happy", "0 happy," * 10_000):
         with pytest.raises(EmotionError, match=r"\(emotions\)"):
             parse_plan(text, "emotions")
+
+
+def test_where_a_long_sound_ends_is_told_in_plain_seconds() -> None:
+    speech = torch.ones(1).expand(1200 * SAMPLE_RATE + SAMPLE_RATE // 2)
+    told, _weak = check_sources(Sources(speech, parse_plan("0 happy, 9999 sad"), folder=Path()))
+    assert "than 9999: the sound ends at 1200.5 s, and" in told
 
 
 def test_an_emotion_after_the_end_changes_nothing() -> None:
