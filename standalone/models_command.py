@@ -66,7 +66,7 @@ def models(options: ModelsOptions) -> int:
         for file in model_table.to_fetch(options.folder, groups):
             target = options.folder / file.path
             with byte_progress(file.path) as progress:
-                download(file.url, target, most=file.most, sha256=file.sha256, anew=True, on_bytes=progress)
+                download(file.url, target, most=file.most, sha256=file.sha256, on_bytes=progress)
             if not file.sha256:
                 print(f"{file.path}: no checksum of it is published; its size alone was checked.")
     except DownloadError:

@@ -61,24 +61,14 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def download(
-    url: str,
-    target: Path,
-    *,
-    most: int,
-    sha256: str = "",
-    anew: bool = False,
-    on_bytes: OnBytes | None = None,
-) -> Path:
-    """Fetch ``url`` into ``target`` unless it is there; what an earlier try fetched is kept and continued.
+def download(url: str, target: Path, *, most: int, sha256: str = "", on_bytes: OnBytes | None = None) -> Path:
+    """Fetch ``url`` into ``target``, over what is there; what an earlier try fetched is kept and continued.
 
-    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known; ``anew`` replaces the file.
+    ``most`` bounds the file's bytes; ``sha256`` is checked where it is known.
 
     Raises:
         DownloadError: no network, no such file, too little space, or not the file that was promised.
     """
-    if target.is_file() and not anew:
-        return target
     _check_address(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     part, tag = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.tag")
