@@ -113,8 +113,8 @@ def _combo(spec: Any, value: Any) -> Any:
         near = nearest(value, map(str, spec.options)) if isinstance(value, str) else None
         which = f"; the nearest there is '{shown(near)}'" if near else ""
         raise InputError(
-            f"expected a listed value but got {_short(value)} ({spec.id}). Choose {spec.id} from its list"
-            f"{which}."
+            f"expected a listed value but got {_short(value)} ({spec.id}). "
+            f"{_remedy(spec).removesuffix('.')}{which}."
         )
     return value
 
