@@ -25,6 +25,7 @@ from ..inputs import GUIDANCE_SCALE, SIZE, VAE_STRIDE
 from ..model.vae import SmallAutoencoder
 from ..torch_ops import sdpa_attention
 from ..voice.wav2vec2 import Wav2Vec2, check_base_kind, plain_name, plain_shapes, plain_weights
+from .load import infer_config
 from .parts import find_parts
 
 SETTINGS_NAME = "demo.json"
@@ -105,7 +106,7 @@ def check_files(checkpoint: Path, companions: Iterable[str] = ()) -> None:
     Raises:
         CheckpointError: what is wrong with a file.
     """
-    find_parts(checkpoint)
+    infer_config(checkpoint, find_parts(checkpoint))
     read_settings(checkpoint)
     looks = {VAE_FOLDER: _vae_files, WAV2VEC2_FOLDER: _wav2vec2_files}
     for name in companions:
@@ -160,7 +161,7 @@ def _find(folder: Path, weights: str, what: str) -> tuple[dict[str, Any], Path]:
             first = listed(sorted(item.name for item in folder.iterdir()), _SHOWN)
             raise CheckpointError(
                 f"expected {name} of the {what} but got {first or 'an empty folder'} ({folder}). "
-                f"Give the folder that holds {CONFIG_NAME} and {weights}; pickles are not read."
+                f"Put {CONFIG_NAME} and {weights} into one folder; pickles are not read."
             )
     return read_config(folder), folder / weights
 

@@ -8,7 +8,8 @@ header can tell is checked before a tensor is read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "build_models",
+    "infer_config",
     "load_memo",
     "open_checkpoint",
 ]
@@ -140,25 +142,43 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     parts = find_parts(path)
-    models = _infer_models(path, parts)
+    config = infer_config(path, parts)
+    models = _build_empty(path, config)
     for name, part in parts.items():
         expected = {key: tuple(tensor.shape) for key, tensor in getattr(models, name).state_dict().items()}
         _check_schema(name, part, expected)
-    return Checkpoint(path, parts, models.config)
+    return Checkpoint(path, parts, config)
 
 
 # Checking them
 
 
-def _infer_models(path: Path, parts: Mapping[str, Part]) -> MemoModels:
-    """The nets that the weights' shapes and the configs describe, on the meta device."""
-    try:
-        sizes = {name: _CONFIGS[name].infer(parts[name].config, parts[name].shapes) for name in PARTS}
-        return build_models(
-            MemoConfig(**sizes), operations=uninitialized, attention=sdpa_attention, device="meta"
+def infer_config(path: Path, parts: Mapping[str, Part]) -> MemoConfig:
+    """The sizes that the weights' shapes tell, where the configs agree with them.
+
+    Raises:
+        CheckpointError: config and weights are not of one network, or of none.
+    """
+    with _of_checkpoint(path):
+        return MemoConfig(
+            **{name: _CONFIGS[name].infer(parts[name].config, parts[name].shapes) for name in PARTS}
         )
+
+
+def _build_empty(path: Path, config: MemoConfig) -> MemoModels:
+    """The nets of these sizes, on the meta device."""
+    with _of_checkpoint(path):
+        return build_models(config, operations=uninitialized, attention=sdpa_attention, device="meta")
+
+
+@contextmanager
+def _of_checkpoint(path: Path) -> Iterator[None]:
+    """What is wrong with its sizes, told with its path before the advice."""
+    try:
+        yield
     except ConfigError as error:
-        raise CheckpointError(f"{error} ({path})") from error
+        reason, _, advice = str(error).partition("). ")
+        raise CheckpointError(f"{reason} of {path}). {advice}") from error
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
             f"expected the shapes and configs of MEMO's nets but got ones of no network: {error} ({path}). "

@@ -102,7 +102,10 @@ class UNet3DConfig(UNetConfig):
         table = _shape(shapes, f"{audio}.norm1.class_embedder.embedding_table.weight", part)
         options = config.get("motion_module_kwargs") or {}
         if not isinstance(options, Mapping):
-            raise ConfigError(f"motion_module_kwargs must be an object ({part} config). Download it again.")
+            raise ConfigError(
+                f"expected motion_module_kwargs to be an object but got {options!r:.60} ({part} config). "
+                "Download the config again."
+            )
         inferred = cls(
             **sizes,
             out_channels=_shape(shapes, "conv_out.weight", part)[0],
@@ -192,7 +195,7 @@ class MemoConfig:
 def _match(what: str, got: Any, expected: Any) -> None:
     if got != expected:
         raise ConfigError(
-            f"{what} must be {expected}, as in diffusion_net, but got {got}. "
+            f"expected {what} to be {expected}, as in diffusion_net, but got {got} (configs). "
             "Take all parts from one MEMO checkpoint."
         )
 
@@ -201,21 +204,21 @@ def _infer_unet(config: Mapping[str, Any], shapes: Shapes, part: str) -> dict[st
     for option, allowed in _FIXED_UNET_OPTIONS.items():
         if option in config and config[option] not in allowed:
             raise ConfigError(
-                f"{option} must be {allowed[0]!r} but got {config[option]!r:.60} ({part} config). "
-                "This is no MEMO network; check which folder the config comes from."
+                f"expected {option} to be {allowed[0]!r} but got {config[option]!r:.60} ({part} config). "
+                "Take the config from MEMO's own folder: this one is of no MEMO network."
             )
     channels = tuple(
         _shape(shapes, f"down_blocks.{i}.resnets.0.conv1.weight", part)[0] for i in range(_UNET_LEVELS)
     )
-    key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
-    heads = config.get(key, 8)
+    heads_key = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+    heads = config.get(heads_key, 8)
     levels = heads if isinstance(heads, list) else [heads] * _UNET_LEVELS
     if len(levels) != _UNET_LEVELS:
         raise ConfigError(
-            f"{key} must be a number or {_UNET_LEVELS} of them but got {len(levels)} ({part} config). "
-            "Download the config again."
+            f"expected {heads_key} to be a number or {_UNET_LEVELS} of them but got {len(levels)} "
+            f"({part} config). Download the config again."
         )
-    heads = tuple(_whole({key: count}, key, 8, part) for count in levels)
+    heads = tuple(_whole({heads_key: count}, heads_key, 8, part) for count in levels)
     sizes: dict[str, Any] = {
         "in_channels": _shape(shapes, "conv_in.weight", part)[1],
         "block_out_channels": channels,
@@ -237,21 +240,26 @@ def _infer_unet(config: Mapping[str, Any], shapes: Shapes, part: str) -> dict[st
         "use_linear_projection",
     ):
         _agree(config, key, sizes[key], part)
-    for count, width in zip(sizes["num_attention_heads"], channels, strict=True):
-        if width % count:
-            raise ConfigError(
-                f"attention_head_dim must divide the block width {width} but got {count} ({part} config). "
-                "It is the number of heads, as in Stable Diffusion 1.5."
-            )
+    for count, width in zip(heads, channels, strict=True):
+        _check_divides(heads_key, count, width, part)
+        _check_divides("norm_num_groups", sizes["norm_num_groups"], width, part)
     return sizes
+
+
+def _check_divides(key: str, count: int, width: int, part: str) -> None:
+    if width % count:
+        raise ConfigError(
+            f"expected {key} to divide the width {width} of a block but got {count} ({part} config). "
+            "Download the config again."
+        )
 
 
 def _whole(config: Mapping[str, Any], key: str, default: int, part: str) -> int:
     value = config.get(key, default)
     if type(value) is not int or not 1 <= value <= _MOST_HEADS:
         raise ConfigError(
-            f"{key} must be a whole number from 1 to {_MOST_HEADS} but got {value!r:.40} ({part} config). "
-            "Download the config again."
+            f"expected {key} to be a whole number from 1 to {_MOST_HEADS} but got {value!r:.40} "
+            f"({part} config). Download the config again."
         )
     return value
 
@@ -260,7 +268,7 @@ def _epsilon(config: Mapping[str, Any], part: str) -> float:
     value = config.get("norm_eps", 1e-5)
     if type(value) is not float or not 0 < value < 1:
         raise ConfigError(
-            f"norm_eps must lie between 0 and 1 but got {value!r:.40} ({part} config). "
+            f"expected norm_eps to lie between 0 and 1 but got {value!r:.40} ({part} config). "
             "Download the config again."
         )
     return value
@@ -271,15 +279,15 @@ def _agree(config: Mapping[str, Any], key: str, actual: Any, part: str) -> None:
     said = tuple(said) if isinstance(said, list) else said
     if said is not None and said != actual:
         raise ConfigError(
-            f"{key} must be {actual}, as in the weights, but got {said!r:.60} ({part} config). "
-            "The config and the weights come from different checkpoints; copy both from one place."
+            f"expected {key} to be {actual}, as in the weights, but got {said!r:.60} ({part} config). "
+            "Copy config and weights from one place: they come from different checkpoints."
         )
 
 
 def _shape(shapes: Shapes, key: str, part: str) -> tuple[int, ...]:
     if key not in shapes:
         raise ConfigError(
-            f"the weights of {part} must have the key {key} but got {len(shapes)} keys without it. "
+            f"expected the key {key} but got {len(shapes)} keys without it ({part} weights). "
             f"Check that this file is MEMO's {part}."
         )
     return shapes[key]
@@ -294,7 +302,7 @@ def _count(shapes: Shapes, prefix: str) -> int:
     found = len({match.group(1) for key in shapes if (match := pattern.match(key))})
     if found > _MOST_LAYERS:
         raise ConfigError(
-            f"there must be at most {_MOST_LAYERS} layers but got {found} ({prefix}). "
-            "This is no MEMO network; check which file it is."
+            f"expected at most {_MOST_LAYERS} layers but got {found} ({prefix}). "
+            "Check which file it is: it is no MEMO network."
         )
     return found

@@ -126,6 +126,24 @@ def test_json_that_ends_too_early_is_told_in_our_words(
     assert "Expected a JSON object but got: an end too early, in line 1, column 2" in said and file in said
 
 
+DISAGREEING = [
+    ("downsample_padding", 0, "Take the config from MEMO's own folder"),
+    ("block_out_channels", [10**9] * 4, "Copy config and weights from one place"),
+    ("norm_num_groups", 7, "Download the config again."),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "advice"), DISAGREEING, ids=[row[0] for row in DISAGREEING])
+def test_a_config_of_another_network_is_refused(
+    any_server: ComfyServer, copied: Path, key: str, value: object, advice: str
+) -> None:
+    file = copied / "diffusion_net" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    said = refusal(any_server, loading("downloads/mine"))
+    assert said.startswith(advice) and f"Expected {key}" in said
+    assert said.endswith("(diffusion_net config of models/memo/downloads/mine).")
+
+
 def test_its_own_damaged_vae_does_not_count_where_another_is_connected(
     any_server: ComfyServer, copied: Path
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from memo_avatar.checkpoint.companions import check_files
 from memo_avatar.checkpoint.convert import convert
 from memo_avatar.checkpoint.load import CheckpointError, load_memo, open_checkpoint
 from memo_avatar.files.header import header_bytes, read_header
@@ -114,21 +115,34 @@ def test_a_dtype_that_is_not_read(folder: Path) -> None:
         (
             "diffusion_net",
             {"cross_attention_dim": 768},
-            "cross_attention_dim must be 24, as in the weights, but got 768",
+            "expected cross_attention_dim to be 24, as in the weights, but got 768",
         ),
         (
             "diffusion_net",
             {"attention_head_dim": 5},
-            "attention_head_dim must divide the block width 32 but got 5",
+            "expected attention_head_dim to divide the width 32 of a block but got 5",
         ),
-        ("reference_net", {"norm_num_groups": 7}, "got ones of no network"),
+        (
+            "reference_net",
+            {"norm_num_groups": 7},
+            "expected norm_num_groups to divide the width 32 of a block",
+        ),
+        ("reference_net", {"norm_num_groups": 0}, "a whole number from 1 to 1024 but got 0"),
+        ("diffusion_net", {"act_fn": "x"}, "expected act_fn to be 'silu' but got 'x'"),
+        ("reference_net", {"norm_eps": "x"}, "expected norm_eps to lie between 0 and 1 but got 'x'"),
+        ("diffusion_net", {"motion_module_kwargs": [1]}, "motion_module_kwargs to be an object but got [1]"),
+        ("image_proj", {"cross_attention_dim": [24]}, "to be 24, as in the weights, but got (24,)"),
     ],
 )
 def test_a_config_that_disagrees_with_the_weights(
     folder: Path, part: str, entries: dict[str, object], expected: str
 ) -> None:
+    """By headers and configs alone, too; in the order that the page turns round: reason, where, advice."""
     change_config(folder, part, **entries)
-    assert expected in message(folder)
+    for look in (open_checkpoint, check_files):
+        text = message(folder, look)
+        assert text.startswith("expected ") and expected in text
+        assert f" ({part} config of {folder}). " in text and text.endswith(".")
 
 
 @pytest.mark.parametrize(
