@@ -54,6 +54,7 @@ def load_model(path: str, dtype_name: str, *, disable_dynamic: bool = False) -> 
     """The MODEL of a checkpoint; the host calls this again where it needs a fresh copy."""
     patcher = load_model_patcher(open_checkpoint(path), dtype_name, disable_dynamic=disable_dynamic)
     patcher.cached_patcher_init = (load_model, (path, dtype_name))
+    patcher.model.checkpoint_path = path
     calibration = find_calibration(Path(path))
     patcher.model.calibration_path = None if calibration is None else str(calibration)
     return patcher

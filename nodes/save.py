@@ -18,6 +18,7 @@ from ..memo_avatar.files.names import alternatives, portable_name
 from ..memo_avatar.files.weights_file import write_tensors
 from .boundary.checks import checked
 from .host.folders import FOLDER, save_folder
+from .host.job import check_model
 from .host.memory import DTYPES, load
 from .host.schema import schema, show_text
 from .host.sockets import Memo, MemoNets
@@ -57,17 +58,19 @@ class SaveNode(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, memo: MemoNets, name: str, dtype: str) -> io.NodeOutput:
+        check_model(model, memo)
         checkpoint, number_format = open_checkpoint(memo.path), DTYPES[dtype]
         wanted = save_folder() / f"{portable_name(name, 'memo')}.safetensors"
         try_place(wanted, nbytes=checkpoint.nbytes(number_format), replace=False)
-        write = partial(_write_patched, model) if model.patches else write_checkpoint
+        as_stored = not model.patches and model.model.checkpoint_path == str(memo.path)
+        write = write_checkpoint if as_stored else partial(_write_model, model)
         path = write_new(alternatives(wanted), lambda part: write(checkpoint, part, number_format))
         taken = f"{wanted.name} was there already. " if path != wanted else ""
         show_text(cls, f"{taken}Saved {path}. Press R to refresh Load MEMO's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
 
 
-def _write_patched(model: Any, checkpoint: Checkpoint, part: Path, dtype: torch.dtype) -> None:
+def _write_model(model: Any, checkpoint: Checkpoint, part: Path, dtype: torch.dtype) -> None:
     load([model])
     export = getattr(model, "state_dict_for_saving", None) or model.model.state_dict_for_saving
     tensors: dict[str, Tensor] = {

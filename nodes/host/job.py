@@ -45,7 +45,7 @@ class VideoJob:
 
     def __post_init__(self) -> None:
         check_vae(self.vae)
-        _check_model(self.model, self.memo)
+        check_model(self.model, self.memo)
         _check_voice(self.voice, self.memo)
 
     @property
@@ -79,7 +79,7 @@ class VideoJob:
         ).sigmas
 
 
-def _check_model(model: Any, memo: MemoNets) -> None:
+def check_model(model: Any, memo: MemoNets) -> None:
     """Raise unless the MODEL has the sizes of the nets that work for it."""
     if not isinstance(model.model, MemoModel):
         raise ValueError(

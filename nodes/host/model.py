@@ -161,11 +161,13 @@ class MemoModelConfig(comfy.supported_models_base.BASE):
 class MemoModel(comfy.model_base.BaseModel):
     """MEMO as a flow model: timestep = 1000 sigma, and the net's output is the velocity.
 
-    ``fingerprint`` and ``calibration_path`` tell the step cache which checkpoint this is.
+    ``fingerprint`` and ``calibration_path`` tell the step cache which checkpoint this is, ``checkpoint_path``
+    whoever saves it.
     """
 
     fingerprint: Fingerprint | None = None
     calibration_path: str | None = None
+    checkpoint_path: str | None = None
 
     def __init__(self, config: MemoModelConfig, device: torch.device | None = None) -> None:
         super().__init__(

@@ -10,7 +10,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.helpers.comfy.pack import CHECKPOINT
 from tests.helpers.comfy.prompts import linked, node
@@ -203,6 +205,33 @@ def test_memos_own_name_is_answered_with_the_download(any_server: ComfyServer, n
 
 
 DEMO = "cartoons only: demo, 96x96"
+
+
+def saved_of_two(memo: str, model: str, name: str) -> Prompt:
+    """The MODEL of one checkpoint saved with everything else of another."""
+    prompt = loading(memo)
+    prompt["other"] = node("MEMO_Load", checkpoint=model, weight_dtype="fp32")
+    prompt["save"]["inputs"] |= {"model": ["other", 0], "name": name, "dtype": "fp32"}
+    return prompt
+
+
+def test_parts_of_two_checkpoints_of_other_sizes_are_not_saved_as_one(any_server: ComfyServer) -> None:
+    with pytest.raises(PromptFailedError, match="Connect model and memo of the same Load MEMO"):
+        any_server.run(saved_of_two(DEMO, CHECKPOINT, "of two"))
+    assert not (any_server.user / "models" / "memo" / "of two.safetensors").exists()
+
+
+def test_the_connected_model_is_what_is_saved(any_server: ComfyServer, copied: Path) -> None:
+    """Not the one of the checkpoint that everything else comes from."""
+    key = "conv_out.bias"
+    weights = load_file(copied / "diffusion_net" / WEIGHTS)
+    save_file({**weights, key: weights[key] + 1}, copied / "diffusion_net" / WEIGHTS)
+    (path,) = any_server.run(saved_of_two(CHECKPOINT, "downloads/mine", "of mine"))["save"]["text"]
+    saved = load_file(path)[f"diffusion_net.{key}"]
+    Path(path).unlink()
+    assert np.array_equal(saved, weights[key] + 1)
+
+
 MISTYPED: list[tuple[object, str]] = [
     (f" {CHECKPOINT}", CHECKPOINT),
     ("Micro", CHECKPOINT),
