@@ -190,10 +190,10 @@ def _listed_path(node: type[LoadMemo], name: Any) -> Path:
         raise _to_download(name, path, "is not complete")
     if path is not None:
         return path
-    spec = node.define_schema().inputs[0]
-    if isinstance(name, str) and _means_published(name, spec.options):
-        raise _to_download(name, save_folder() / PUBLISHED, f"is not in models/{FOLDER}")
-    return checkpoint_path(check_value(spec, name))
+    if isinstance(name, str) and _means_published(name, list(find_checkpoints())):
+        wanted = PUBLISHED if name == NOTHING_FOUND else name
+        raise _to_download(wanted, save_folder() / PUBLISHED, f"is not in models/{FOLDER}")
+    return checkpoint_path(check_value(node.define_schema().inputs[0], name))
 
 
 def _means_published(name: str, listed: list[str]) -> bool:
@@ -203,7 +203,7 @@ def _means_published(name: str, listed: list[str]) -> bool:
     near, plain = nearest(name, listed), name.strip().casefold()
     if plain.startswith(PUBLISHED.casefold()):
         return near is None or PUBLISHED.casefold() not in near.casefold()
-    return name == NOTHING_FOUND or bool(plain and near is None and set(listed) <= {DEMO, NOTHING_FOUND})
+    return name == NOTHING_FOUND or bool(plain and near is None and set(listed) <= {DEMO})
 
 
 def _to_download(name: str, folder: Path, state: str) -> CheckpointError:

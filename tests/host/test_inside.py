@@ -302,6 +302,12 @@ def test_checkpoints_in_sub_folders_are_offered_and_their_parts_are_not(inside: 
     assert found["loads"] == [True, True]
 
 
+def test_where_nothing_is_listed_every_name_is_answered_with_the_download(inside: dict[str, Any]) -> None:
+    for name, said in value(inside, "no_checkpoint_at_all").items():
+        asked = "MEMO" if name.startswith("put a MEMO checkpoint") else name
+        assert said.startswith(f"{asked} is not in models/memo. In the pack's folder") and "11 GB" in said
+
+
 def test_a_calibration_is_a_file_that_the_node_reads(inside: dict[str, Any]) -> None:
     found = value(inside, "calibration_and_report")
     assert found["calibrating changes nothing"] and found["inside the folder"] and found["listed"]

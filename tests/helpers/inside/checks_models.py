@@ -165,6 +165,23 @@ def checkpoints_in_folders(world: World) -> dict[str, Any]:
     return {"listed": [name for name in listed if name.startswith(("micro", "mine"))], "loads": loads}
 
 
+def no_checkpoint_at_all(world: World) -> dict[str, str]:
+    """What is said before a run where the list is empty, the bundled model's folder removed too."""
+    from unittest import mock
+
+    import folder_paths
+
+    folders = world.module("nodes.host.folders")
+    empty = world.user / "empty"
+    empty.mkdir()
+    with (
+        mock.patch.object(folders, "DEMO_FOLDER", empty),
+        mock.patch.dict(folder_paths.folder_names_and_paths, {"memo": ([str(empty)], {".safetensors"})}),
+    ):
+        (shown,) = world.nodes.LoadMemo.define_schema().inputs[0].options
+        return {name: world.nodes.LoadMemo.validate_inputs(name) for name in (shown, "MEMO", "demo", "any")}
+
+
 def calibration_and_report(world: World) -> dict[str, Any]:
     """Calibrate -> file -> the TeaCache node, which then skips in the first clip; and the report's node."""
     nodes = world.nodes
@@ -274,6 +291,7 @@ CHECKS = (
     saved_checkpoints,
     saving_over_a_checkpoint,
     checkpoints_in_folders,
+    no_checkpoint_at_all,
     calibration_and_report,
     voices,
 )
