@@ -201,7 +201,7 @@ def test_odd_portrait_sizes_are_refused() -> None:
 
 
 def test_empty_voice_is_refused() -> None:
-    with pytest.raises(ValueError, match="for its 0 frames but got 0 features"):
+    with pytest.raises(ValueError, match=r"for its frames \(0\) but got 0 features"):
         Voice(torch.zeros(0, 5, 2, 3), torch.zeros(0, dtype=torch.long), 0)
 
 
