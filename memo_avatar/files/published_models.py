@@ -163,7 +163,7 @@ def _mark(file: ModelFile, folder: Path) -> str:
 
 def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
     """What is there and what is not, with sources and places; asks no network."""
-    lines = [f"Models in {folder}"]
+    lines, wanted = [f"Models in {folder}"], list[ModelFile]()
     for group in groups:
         lines += ["", f"{group}: {GROUPS[group]}"]
         for file in (file for file in FILES if file.group == group):
@@ -171,8 +171,8 @@ def status(folder: Path, groups: Sequence[str] = tuple(GROUPS)) -> str:
             size = "" if file.megabytes is None else f"  {format_size(file.megabytes)}"
             lines.append(f"  {mark:7}  {file.path}{size}")
             if mark != _THERE:
+                wanted.append(file)
                 lines.append(f"           from {file.url}")
-    wanted = to_fetch(folder, groups)
     needed = sum(file.group in REQUIRED for file in wanted)
     lines += ["", "All are there."]
     if wanted:
