@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
-from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
 from ..memo_avatar.files.foreign import counted
@@ -16,10 +15,11 @@ from ..memo_avatar.portrait.images import ImageError
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
 from .boundary.checks import check_values, checked
+from .boundary.graph import links_of, sampler_behind, typed
 from .boundary.words import plain_errors
 from .host.estimate import check_room
 from .host.pictures import frames_of, opaque
-from .host.schema import links_of, schema
+from .host.schema import schema
 from .host.sockets import MemoPortrait
 from .host.video_inputs import make_paster, paste_inputs
 
@@ -101,22 +101,10 @@ class PasteBackNode(io.ComfyNode):
 
 def _check_rates(links: Mapping[str, Any], graph: Any) -> None:
     """Two speakers' samplers, where the graph itself tells their rates: before either has made a frame."""
-    found = (_rate(links.get(name), graph) for name in ("images", "original"))
-    rates = {rate for rate in found if rate is not None}
+    samplers = (sampler_behind(links.get(name), graph) for name in ("images", "original"))
+    rates = {rate for inputs in samplers if inputs and (rate := typed(inputs, "fps", str(FPS))) is not None}
     if len(rates) > 1:
         raise ImageError(f"expected one rate but got {' and '.join(sorted(rates))} (fps). {_EQUAL}.")
-
-
-def _rate(link: Any, graph: Any) -> str | None:
-    """The fps of the sampler that a video comes from, straight or pasted; None where nobody can know."""
-    while is_link(link):
-        found = graph.get_node(link[0])
-        inputs = found["inputs"]
-        if found["class_type"] == "MEMO_Sampler":
-            rate = inputs.get("fps", str(FPS))
-            return rate if isinstance(rate, str) else None
-        link = inputs.get("images") if found["class_type"] == "MEMO_PasteBack" else None
-    return None
 
 
 def _check_shape(images: Tensor, portrait: Portrait) -> None:

@@ -22,11 +22,13 @@ from ..teacache_core import (
 )
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import check_values, checked
+from .boundary.graph import links_of, model_before, sampler_behind, typed
 from .boundary.words import plain_errors
 from .host.cached_sampling import attach
 from .host.folders import CALIBRATIONS, FOLDER, find_calibrations, save_folder
-from .host.schema import ADVANCED, links_of, schema, show_text
+from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import MemoReport, VideoReport
+from .host.video_inputs import one_step
 
 AUTOMATIC = "automatic"
 SPEEDUP, THRESHOLD, CALIBRATE = "target speed-up", "threshold", "calibrate"
@@ -268,14 +270,20 @@ class CalibrateNode(io.ComfyNode):
         """A run that can teach nothing is refused before it, where the graph itself tells its mode."""
         with plain_errors():
             check_values(cls.define_schema().inputs, others)
-            mode = _mode_of_run(links_of(cls).get("report"), cls.hidden.dynprompt)
+            graph = cls.hidden.dynprompt
+            sampler = sampler_behind(links_of(cls).get("report"), graph)
+            mode = _mode_of_run(sampler.get("model"), graph)
             if mode not in (None, CALIBRATE):
                 raise _teaches_nothing(mode)
+            if typed(sampler, "steps") == 1:
+                raise one_step()
         return ["report"] if report is None else []
 
     @classmethod
     @checked
     def execute(cls, report: VideoReport, name: str) -> io.NodeOutput:
+        if report.unlearned:
+            raise CalibrationError(report.unlearned)
         if report.calibration is None:
             raise _teaches_nothing(report.cache.config.mode)
         wanted = save_folder(CALIBRATIONS) / f"{portable_name(name, 'calibration')}.json"
@@ -294,13 +302,12 @@ def _teaches_nothing(mode: str) -> CalibrationError:
 
 
 def _mode_of_run(link: Any, graph: Any) -> str | None:
-    """What a report's run does with its steps; None where the graph does not tell."""
+    """What a run on the MODEL of a link does with its steps; None where the graph does not tell."""
     while is_link(link):
         found = graph.get_node(link[0])
-        mode = found["inputs"].get("mode")
         if found["class_type"] == "MEMO_TeaCache":
-            return mode if isinstance(mode, str) else None
+            return typed(found["inputs"], "mode")
         if found["class_type"] == "MEMO_Load":
             return "off"
-        link = found["inputs"].get("model")
+        link = model_before(link, graph)
     return None

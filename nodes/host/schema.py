@@ -11,7 +11,6 @@ from typing import Any
 
 import comfy.model_management as management
 from comfy_api.latest import io
-from comfy_execution.graph_utils import is_link
 from comfy_execution.utils import get_executing_context
 
 from .sockets import CATEGORY
@@ -43,15 +42,6 @@ def decoration(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         logger.warning("%s could not be shown: %s", what, error)
-
-
-def links_of(node: type[io.ComfyNode]) -> dict[str, Any]:
-    """The node's inputs that other nodes give, by name; of a node with hidden `unique_id` and `dynprompt`."""
-    hidden = node.hidden
-    if hidden is None or hidden.dynprompt is None:
-        return {}
-    inputs = hidden.dynprompt.get_node(hidden.unique_id)["inputs"]
-    return {name: value for name, value in inputs.items() if is_link(value)}
 
 
 def show_text(node: type[io.ComfyNode], text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ class EncodedVoice:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What a sampling run did in its ``seconds``. ``calibration`` is what a calibrating run learned.
+    """What a sampling run did in its ``seconds``. ``calibration`` is what a calibrating run learned, and
+    ``unlearned`` why it learned nothing.
 
     ``kept`` of the video's ``frames`` were made by an earlier run that was stopped; ``drift`` is of the clips
     made since.
@@ -75,7 +76,7 @@ class VideoReport:
     seconds: float
     frames: int
     calibration: Calibration | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    unlearned: str = ""
     kept: int = 0
     drift: tuple[Drift, ...] = ()
 
@@ -87,6 +88,11 @@ class VideoReport:
         if not self.kept:
             return f"{counted(made, 'frame')} in {pace}."
         return f"{counted(self.frames, 'frame')}: {self.kept} from an earlier run, {made} made in {pace}."
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known besides."""
+        return [f"Nothing was learned: {self.unlearned}"] if self.unlearned else []
 
     def sentences(self) -> str:
         """What is to be read on a node: what was saved, in a few short lines."""

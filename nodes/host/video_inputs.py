@@ -18,7 +18,7 @@ from ...memo_avatar.timing import FPS
 from ...memo_avatar.video.delivery import Delivery
 from ...memo_avatar.video.paste import DEFAULT_FEATHER, MAX_FEATHER, Paster
 from ...memo_avatar.video.retime import RATES
-from ...teacache_core import CacheReport, CalibrationError, StepCache, StepCacheConfig
+from ...teacache_core import CacheReport, Calibration, CalibrationError, StepCache, StepCacheConfig
 from .cached_sampling import CachedVideo
 from .folders import face_places
 from .job import VideoJob
@@ -153,17 +153,25 @@ def make_report(
     """What was computed and what it took; ``kept`` frames were there before."""
     if video is None:
         return VideoReport(CacheReport(StepCacheConfig()), seconds, frames, kept=kept, drift=tuple(drift))
-    calibration, notes = None, ()
-    if video.cache.config.calibrate:
-        calibration, notes = _calibration(video.cache)
-    return VideoReport(video.cache.report, seconds, frames, calibration, notes, kept, tuple(drift))
+    calibration, why_not = _calibration(video.cache) if video.cache.config.calibrate else (None, "")
+    return VideoReport(video.cache.report, seconds, frames, calibration, why_not, kept, tuple(drift))
 
 
-def _calibration(cache: StepCache) -> tuple[Any, tuple[str, ...]]:
+def _calibration(cache: StepCache) -> tuple[Calibration | None, str]:
+    """What a calibrating run learned, or why it learned nothing."""
     try:
-        return cache.make_calibration(), ()
+        return cache.make_calibration(), ""
     except CalibrationError as error:
-        return None, (f"Nothing was learned: {error}",)
+        steps = {record.step for record in cache.report.records}
+        return None, str(one_step() if steps == {0} else error)
+
+
+def one_step() -> CalibrationError:
+    """Of a run in mode calibrate: what is learned is how one step follows from those before it."""
+    return CalibrationError(
+        "expected 2 steps or more while calibrating but got 1 (steps). Set steps of the sampler to as many "
+        "as your videos will have, such as 20."
+    )
 
 
 def paste_inputs() -> list[Any]:

@@ -64,7 +64,10 @@ def any_server(request: pytest.FixtureRequest) -> ComfyServer:
 @pytest.fixture(scope="session")
 def inside(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `world.py` found, by the name of the check; two processes share the work."""
-    groups = (("cache", "parity", "samplers", "models"), ("video", "keys", "voices", "faces", "sockets"))
+    groups = (
+        ("cache", "parity", "samplers", "models"),
+        ("video", "keys", "voices", "faces", "sockets", "graph"),
+    )
     users = [make_user_folder(tmp_path_factory.mktemp(names[0])) for names in groups]
     python = python_of(comfyui)
     with ThreadPoolExecutor() as pool:

@@ -23,9 +23,14 @@ from tests.helpers.comfy.prompts import (
     with_pasted,
 )
 from tests.helpers.comfy.server import ComfyServer, Prompt, PromptFailedError, PromptRefusedError
+from tests.helpers.inside.world import value
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.timeout(900)]
 
+ONE_STEP = (
+    "Set steps of the sampler to as many as your videos will have, such as 20. Expected 2 steps or more "
+    "while calibrating but got 1 (steps)."
+)
 REFUSED = [
     ("1", "checkpoint", "MEMO", "models download"),
     ("3", "face_box", "1,2,3", "Give left,top,right,bottom in pixels"),
@@ -134,8 +139,8 @@ def test_paste_back_refuses_before_a_step_whatever_no_sampler_makes(
     Image.new("RGB", (100, 70)).save(any_server.user / "input" / "wide.png")
     prompt = with_pasted(portrait_prompt(steps=1, seconds=0.2, seed=list(PASTED).index(case)))
     prompt["3"]["inputs"] |= portrait
-    for name, value in given.items():
-        prompt = linked(prompt, "pasted", name, value)
+    for name, wrong in given.items():
+        prompt = linked(prompt, "pasted", name, wrong)
     if "original" in given:
         prompt["switch"] = node("LoadImage", image=given["original"])
     details = refused_run(any_server, prompt)
@@ -205,6 +210,27 @@ def test_calibrate_refuses_a_run_that_teaches_nothing(any_server: ComfyServer, m
     details = refused_run(any_server, prompt)
     assert details["node_id"] == "calibrate" and SAMPLER not in details["executed"]
     assert details["exception_message"].startswith("Set mode to calibrate in TeaCache for MEMO.")
+
+
+def test_calibrate_knows_a_run_by_the_nodes_that_pass_its_model_on_and_by_no_others(
+    inside: dict[str, Any],
+) -> None:
+    found = value(inside, "runs_that_teach")
+    taught = {name for name, said in found.items() if said == "none"}
+    assert taught == {
+        *("calibrate", "calibrate, linked steps"),
+        *("a model by its name", "one of two models", "a switch"),
+    }
+    for name in ("no cache", "behind a LoRA", "behind a pack's node"):
+        assert found[name].startswith("Set mode to calibrate in TeaCache for MEMO.")
+    for name in ("calibrate, one step", "a switch, one step"):
+        assert found[name] == ONE_STEP
+
+
+def test_one_step_teaches_nothing_and_nobody_says_set_mode_to_calibrate(inside: dict[str, Any]) -> None:
+    found = value(inside, "one_step_calibrated")
+    assert found["calibrate"] == ONE_STEP
+    assert "Nothing was learned: expected 2 steps or more" in found["report"]
 
 
 def test_calibrate_writes_what_a_calibrating_run_taught(any_server: ComfyServer) -> None:
