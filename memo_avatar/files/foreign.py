@@ -20,6 +20,19 @@ _STARTS = {
     b"gguf": "a GGUF file",
     b"\x89hdf": "an HDF5 file",
 }
+_PLAIN = {type(None): "nothing", bool: "a yes or no", str: "a text", int: "a number", float: "a number"}
+_KEYS = {"waveform": "a sound", "samples": "a latent", "width": "a box"}
+_ATTRIBUTES = {
+    "get_components": "a video",
+    "encode_image": "a vision model",
+    "encode_audio": "an audio encoder",
+    "cond_stage_model": "a text encoder",
+    "first_stage_model": "a VAE",
+    "model_options": "a model",
+}
+"""By what the host's values hold, and its objects have, they are told."""
+_CHANNELS = (1, 3, 4)
+_STRIDED = "torch.strided"
 LONGEST_START = 64
 """Bytes of a file's start that tell its kind."""
 
@@ -86,6 +99,32 @@ def shown(value: Any, longest: int = MAX_SHOWN) -> str:
     text = "nothing" if value is None else str(value)
     printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
     return printable if len(printable) <= longest else f"{printable[:longest]}..."
+
+
+def in_words(value: Any) -> str:
+    """What another node's value is, as its user would call it: `a sound`, `a picture`, `a text`."""
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        return next((what for key, what in _KEYS.items() if key in set(value)), "a set of values")
+    if isinstance(getattr(value, "shape", None), tuple):
+        return _numbers_in_words(value)
+    named = (what for kind, what in _PLAIN.items() if isinstance(value, kind))
+    known = (what for name, what in _ATTRIBUTES.items() if hasattr(value, name))
+    return next(named, None) or next(known, "another kind of value")
+
+
+def _numbers_in_words(value: Any) -> str:
+    """Of a tensor or an array: IMAGE, MASK, or anything else."""
+    shape, dtype = tuple(value.shape), str(getattr(value, "dtype", ""))
+    kind = "sparse " if str(getattr(value, "layout", _STRIDED)) != _STRIDED else ""
+    kind += "complex " * ("complex" in dtype) + "whole " * ("int" in dtype and "uint8" not in dtype)
+    if all(shape) and not kind:
+        if len(shape) in (3, 4) and shape[-1] in _CHANNELS:
+            return f"{shape[0]} pictures" if len(shape) == 4 and shape[0] > 1 else "a picture"
+        if len(shape) == 3:
+            return "a mask"
+    return f"{kind}numbers of shape {shape}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..files.foreign import in_words
 from .face_crop import FloatBox
 from .images import ImageError
 
@@ -23,13 +24,11 @@ def mask_box(value: Any, picture: tuple[int, int]) -> FloatBox | None:
         mask = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         mask = torch.zeros(())
-    shape = tuple(mask.shape)
     while mask.ndim > 2 and len(mask) and (mask.ndim == 3 or mask.shape[1] == 1):
         mask = mask[0]
     if mask.ndim != 2 or not mask.numel() or mask.is_complex():
-        actual = shape or type(value).__name__
         raise ImageError(
-            f"expected a mask of shape (1, height, width) but got {actual} (face mask). "
+            f"expected a mask of shape (1, height, width) but got {in_words(value)} (face mask). "
             "Paint the face in the mask editor of Load Image."
         )
     painted = mask > (0 if mask.dtype in (torch.bool, torch.uint8) else 0.5)
@@ -75,7 +74,8 @@ def _corners(box: Any) -> FloatBox:
 
 
 def _no_boxes(value: Any) -> ImageError:
+    got = in_words(value).replace("a box", "a box without numbers")
     return ImageError(
-        f"expected boxes of faces, with x, y, width and height, but got {type(value).__name__} (face boxes). "
+        f"expected boxes of faces, with x, y, width and height, but got {got} (face boxes). "
         "Connect the boxes of a face detector."
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..files.foreign import counted, shown
+from ..files.foreign import counted, in_words, shown
 from ..files.published_models import FACES
 from .face_crop import FloatBox
 from .images import ImageError
@@ -189,6 +189,7 @@ def read_embedding(value: Any, width: int = 512) -> Tensor:
     Faces are insightface's own objects, or a mapping with `embedding`. It has to be glintr100's (antelopev2):
     other recognisers' embeddings have the same length and mean nothing to MEMO.
     """
+    given = value
     if isinstance(value, Mapping) or hasattr(value, "embedding"):
         value = value.get("embedding") if isinstance(value, Mapping) else value.embedding
     elif isinstance(value, (list, tuple)) and len(value) and not isinstance(value[0], (int, float)):
@@ -197,12 +198,12 @@ def read_embedding(value: Any, width: int = 512) -> Tensor:
         embedding = torch.as_tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise FaceError(
-            f"expected {width} numbers but got {type(value).__name__} (face embedding). Connect the "
+            f"expected {width} numbers but got {in_words(given)} (face embedding). Connect the "
             "embedding of insightface's glintr100."
         ) from error
     if embedding.numel() != width or not torch.isfinite(embedding).all():
         raise FaceError(
-            f"expected {width} finite numbers but got {tuple(embedding.shape)} (face embedding). "
+            f"expected {width} finite numbers but got {in_words(embedding)} (face embedding). "
             "Use the embedding of insightface's glintr100."
         )
     return embedding.detach().cpu().reshape(1, width)

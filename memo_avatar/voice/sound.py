@@ -16,6 +16,7 @@ import torch
 from av import AudioFrame, AudioResampler
 from torch import Tensor
 
+from ..files.foreign import in_words
 from ..files.limits import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from ..timing import MAX_SECONDS, SAMPLE_RATE
 
@@ -90,8 +91,9 @@ def read_audio(value: Any, what: str) -> tuple[Tensor, int]:
             raise TypeError
         sample_rate = float(value["sample_rate"])
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        got = in_words(value).replace("a sound", "one that can't be read")
         raise MediaError(
-            f"expected sound, a waveform and its sample rate, but got {type(value).__name__} ({what}). "
+            f"expected sound, a waveform and its sample rate, but got {got} ({what}). "
             "Connect Load Audio or another node's audio."
         ) from error
     shape = tuple(samples.shape)

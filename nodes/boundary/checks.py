@@ -16,7 +16,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...memo_avatar.files.foreign import shown
+from ...memo_avatar.files.foreign import in_words, shown
 from ...memo_avatar.files.limits import MAX_TEXT
 from ...memo_avatar.inputs import Portrait
 from ..host.sockets import EncodedVoice, MemoNets, VideoReport
@@ -190,6 +190,4 @@ def _short(value: Any) -> str:
     """A wrong value as a message repeats it: printable, without folders, and never long."""
     if isinstance(value, str):
         return f"'{shown(without_folders(value[:MAX_TEXT]), _SHOWN)}'"
-    if value is None or isinstance(value, int | float | list | tuple | Mapping):
-        return shown(value, _SHOWN)
-    return "another kind of value"
+    return shown(value, _SHOWN) if isinstance(value, int | float) else in_words(value)

@@ -61,7 +61,7 @@ def attach(model: Any, settings: CacheSettings) -> Any:
     """A clone of ``model`` with the cache; settings put on it before are replaced."""
     if not isinstance(model.model, MemoModel):
         raise TypeError(
-            f"expected a MODEL from Load MEMO but got {type(model.model).__name__} (TeaCache for MEMO). "
+            "expected a MODEL from Load MEMO but got a model of another kind (TeaCache for MEMO). "
             "Use the host's EasyCache for other models."
         )
     model = model.clone()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...memo_avatar.files.foreign import in_words
 from ...memo_avatar.portrait.images import NEUTRAL, ImageError
 
 
@@ -21,8 +22,7 @@ def opaque(image: Any) -> Tensor:
         pixels = torch.as_tensor(image).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         pixels = torch.zeros(())
-    shape = tuple(pixels.shape)
-    if pixels.ndim == 4 and shape[0]:
+    if pixels.ndim == 4 and len(pixels):
         pixels = pixels[0]
     is_byte = pixels.dtype == torch.uint8
     if (
@@ -32,9 +32,8 @@ def opaque(image: Any) -> Tensor:
         or pixels.shape[-1] not in (1, 3, 4)
         or not (is_byte or pixels.is_floating_point())
     ):
-        actual = shape or type(image).__name__
         raise ImageError(
-            f"expected an image of shape (1, height, width, 3) but got {actual} (image). "
+            f"expected an image of shape (1, height, width, 3) but got {in_words(image)} (image). "
             "Connect a picture, such as Load Image's."
         )
     picture = pixels.float() / 255 if is_byte else pixels.float()
@@ -64,8 +63,8 @@ def frames_of(images: Any, what: str) -> Tensor:
         or not images.numel()
     ):
         raise ImageError(
-            f"expected frames of shape (count, height, width, 3) but got {shape or type(images).__name__} "
-            f"({what}). Connect the images of MEMO Sampler."
+            f"expected frames of shape (count, height, width, 3) but got {in_words(images)} ({what}). "
+            "Connect the images of MEMO Sampler."
         )
     frames = images[..., :3].expand(*shape[:3], 3)
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames

@@ -14,6 +14,7 @@ import torch
 from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd
 from torch import Tensor
 
+from ...memo_avatar.files.foreign import in_words
 from ...memo_avatar.voice.emotion2vec import EmotionNet
 from ...memo_avatar.voice.emotion_files import EmotionWeights
 from ...memo_avatar.voice.features import VoiceEncoder
@@ -59,10 +60,8 @@ def make_ears(memo: MemoNets, audio_encoder: Any) -> Ears:
     patcher: Any = memo.wav2vec2 if given is None else getattr(given, "patcher", None)
     net: Any = getattr(patcher, "model", None)
     if not all(hasattr(net, name) for name in ("feature_extractor", "feature_projection", "encoder")):
-        raise MediaError(
-            f"expected a wav2vec2 but got {type(net or given).__name__} (audio_encoder). "
-            "Use wav2vec2-base-960h."
-        )
+        got = in_words(given).replace("an audio encoder", "an audio encoder of another kind")
+        raise MediaError(f"expected a wav2vec2 but got {got} (audio_encoder). Use wav2vec2-base-960h.")
     load([patcher])
     encoder: VoiceEncoder = net if given is None else HostAudioEncoder(net)
     return Ears(encoder, patcher.load_device, _run_emotion_net, share_progress)

@@ -126,6 +126,15 @@ def test_other_nodes_values_on_our_sockets_are_named_by_their_nodes(inside: dict
     assert all(is_advice(text) for text in found.values()), found
 
 
+def test_what_another_socket_carries_is_called_as_its_user_calls_it(inside: dict[str, Any]) -> None:
+    found = value(inside, "values_of_other_sockets")
+    assert len(found) == 52, "each of eight kinds on each socket, but for its own"
+    for name, text in found.items():
+        socket, _, what = name.partition(": ")
+        assert is_advice(text), text
+        assert f"but got {what} (" in text or socket == "face_embedding", text
+
+
 def test_every_widgets_value_is_checked_by_the_node_itself(inside: dict[str, Any]) -> None:
     found = value(inside, "wrong_values")
     assert len(found) == 17 and {name for name, text in found.items() if not is_advice(text)} == set(), found

@@ -70,8 +70,11 @@ def test_long_voices_come_in_windows(inside: dict[str, Any]) -> None:
         ("16 bit", "none"),
         ("1 Hz", "Expected 1000 to 768000 samples a second but got 1 (audio)"),
         ("17 channels", "Expected 1 to 16 channels of sound but got 17 (audio)"),
-        ("sparse", "Expected sound, a waveform and its sample rate, but got dict (audio)"),
-        ("no sound", "Expected sound, a waveform and its sample rate, but got Tensor (audio)"),
+        ("sparse", "Expected sound, a waveform and its sample rate, but got one that can't be read (audio)"),
+        (
+            "no sound",
+            "Expected sound, a waveform and its sample rate, but got numbers of shape (1, 1, 16000) (audio)",
+        ),
         (
             "a hundredth of a second",
             "Expected 0.1 to 36000 s of sound but got 0.01 s of 2 s (audio",

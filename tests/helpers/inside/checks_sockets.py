@@ -59,6 +59,46 @@ def foreign_values(world: World) -> dict[str, str]:
     }
 
 
+def values_of_other_sockets(world: World) -> dict[str, str]:
+    """What a switch of another pack may bring to a socket of the host: a value of each other one."""
+    import torch
+
+    job, nodes = world.job, world.nodes
+    picture, voice = torch.rand(1, 64, 64, 3), {"waveform": torch.rand(1, 1, 16_000), "sample_rate": 16_000}
+    values = {
+        "a picture": picture,
+        "a sound": voice,
+        "a text": "cat.png",
+        "a number": 3,
+        "a latent": {"samples": torch.zeros(1, 4, 8, 8)},
+        "a mask": torch.zeros(1, 64, 64),
+        "a VAE": job.vae,
+        "a model": job.model,
+    }
+
+    def portrait(image: Any = picture, **places: Any) -> Any:
+        return nodes.PortraitNode.execute(image, job.memo, 32, 32, "face", face="none", **places)
+
+    def listen(audio: Any = voice, **more: Any) -> Any:
+        return nodes.VoiceNode.execute(audio, job.memo, "happy", 0.0, 0.0, **more)
+
+    sockets = {
+        "audio": listen,
+        "vocals": lambda value: listen(vocals=value),
+        "audio_encoder": lambda value: listen(audio_encoder=value),
+        "image": portrait,
+        "face_mask": lambda value: portrait(face_mask=value),
+        "face_boxes": lambda value: portrait(face_boxes=value),
+        "face_embedding": lambda value: portrait(face_embedding=value),
+    }
+    found = {
+        f"{socket}: {what}": said(lambda run=run, value=value: run(value))
+        for socket, run in sockets.items()
+        for what, value in values.items()
+    }
+    return {name: text for name, text in found.items() if isinstance(text, str)}
+
+
 def wrong_values(world: World) -> dict[str, str]:
     """Widgets whose value no host has checked."""
     sampler, run = vars(world.job), world.nodes.SamplerNode.execute
@@ -111,4 +151,4 @@ def odd_workflows(world: World) -> dict[str, str]:
     return found
 
 
-CHECKS = [foreign_values, wrong_values, unchecked_nodes, odd_workflows]
+CHECKS = [foreign_values, values_of_other_sockets, wrong_values, unchecked_nodes, odd_workflows]

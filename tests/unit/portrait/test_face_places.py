@@ -52,14 +52,15 @@ def test_an_empty_mask_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("mask", "actual"),
     [
-        (None, "NoneType"),
-        ("mask.png", "str"),
-        ([[1.0], [1.0, 2.0]], "list"),
-        (torch.zeros(0, 8, 8), r"\(0, 8, 8\)"),
-        (torch.zeros(1, 3, 8, 8), r"\(1, 3, 8, 8\)"),
-        (torch.zeros(8), r"\(8,\)"),
-        (torch.zeros(1, 8, 0), r"\(1, 8, 0\)"),
-        (torch.zeros(1, 8, 8) + 0j, r"\(1, 8, 8\)"),
+        (torch.zeros(1, 8, 8, 3), "a picture"),
+        (None, "nothing"),
+        ("mask.png", "a text"),
+        ([[1.0], [1.0, 2.0]], "a list of 2"),
+        (torch.zeros(0, 8, 8), r"numbers of shape \(0, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8), r"numbers of shape \(1, 3, 8, 8\)"),
+        (torch.zeros(8), r"numbers of shape \(8,\)"),
+        (torch.zeros(1, 8, 0), r"numbers of shape \(1, 8, 0\)"),
+        (torch.zeros(1, 8, 8) + 0j, r"complex numbers of shape \(1, 8, 8\)"),
     ],
 )
 def test_masks_that_are_refused(mask: Any, actual: str) -> None:
@@ -93,11 +94,22 @@ def test_the_second_face_and_none() -> None:
         listed_box([[SMALL, LARGE]], 2)
 
 
-@pytest.mark.parametrize(
-    "boxes",
-    [None, 3, "0,0,9,9", [(1, 2, 3, 4)], [{"x": 1}], box(0, 0, float("nan"), 9), [None], torch.zeros(1, 4)],
-    ids=["nothing", "number", "text", "numbers", "no sides", "NaN", "None inside", "tensor"],
-)
-def test_what_is_no_box_is_told(boxes: Any) -> None:
-    with pytest.raises(ImageError, match="expected boxes of faces, with x, y, width and height, but got"):
+NO_BOXES: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "nothing"),
+    "a number": (3, "a number"),
+    "a text": ("0,0,9,9", "a text"),
+    "numbers": ([(1, 2, 3, 4)], "a number"),
+    "no sides": ([{"x": 1}], "a set of values"),
+    "NaN": (box(0, 0, float("nan"), 9), "a box without numbers"),
+    "no numbers": ([{**LARGE, "x": "left"}], "a box without numbers"),
+    "nothing inside": ([None], "nothing"),
+    "a mask": (torch.zeros(1, 8, 8), "a mask"),
+}
+
+
+@pytest.mark.parametrize("name", NO_BOXES)
+def test_what_is_no_box_is_told(name: str) -> None:
+    boxes, words = NO_BOXES[name]
+    message = rf"expected boxes of faces, with x, y, width and height, but got {words} \("
+    with pytest.raises(ImageError, match=message):
         listed_box(boxes)
