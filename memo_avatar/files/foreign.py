@@ -121,7 +121,7 @@ def _numbers_in_words(value: Any) -> str:
     kind += "complex " * ("complex" in dtype) + "whole " * ("int" in dtype and "uint8" not in dtype)
     if all(shape) and not kind:
         if len(shape) in (3, 4) and shape[-1] in _CHANNELS:
-            return f"{shape[0]} pictures" if len(shape) == 4 and shape[0] > 1 else "a picture"
+            return "a picture" if len(shape) == 3 or shape[0] == 1 else counted(shape[0], "picture")
         if len(shape) == 3:
             return "a mask"
     return f"{kind}numbers of shape {shape}"
