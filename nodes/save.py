@@ -17,6 +17,7 @@ from ..memo_avatar.files.disk import try_place, write_new
 from ..memo_avatar.files.names import alternatives, portable_name
 from ..memo_avatar.files.weights_file import write_tensors
 from .boundary.checks import checked
+from .boundary.words import without_folders
 from .host.folders import FOLDER, save_folder
 from .host.job import check_model
 from .host.memory import DTYPES, load
@@ -66,7 +67,7 @@ class SaveNode(io.ComfyNode):
         write = write_checkpoint if as_stored else partial(_write_model, model)
         path = write_new(alternatives(wanted), lambda part: write(checkpoint, part, number_format))
         taken = f"{wanted.name} was there already. " if path != wanted else ""
-        show_text(cls, f"{taken}Saved {path}. Press R to refresh Load MEMO's list.")
+        show_text(cls, f"{taken}Saved {without_folders(str(path))}. Press R to refresh Load MEMO's list.")
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
 
 

@@ -23,7 +23,7 @@ from ..teacache_core import (
 from ..teacache_core.picture import draw, to_tensor
 from .boundary.checks import check_values, checked
 from .boundary.graph import links_of, model_before, sampler_behind, typed
-from .boundary.words import plain_errors
+from .boundary.words import plain_errors, without_folders
 from .host.cached_sampling import attach
 from .host.folders import CALIBRATIONS, FOLDER, find_calibrations, save_folder
 from .host.schema import ADVANCED, schema, show_text
@@ -290,7 +290,9 @@ class CalibrateNode(io.ComfyNode):
         text = report.calibration.to_text()
         path = write_new(alternatives(wanted), lambda part: part.write_text(text, encoding="utf-8"))
         taken = f"{wanted.name} was there already. " if path != wanted else ""
-        show_text(cls, f"{taken}Saved {path}. Press R to refresh the TeaCache node's list.")
+        show_text(
+            cls, f"{taken}Saved {without_folders(str(path))}. Press R to refresh the TeaCache node's list."
+        )
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
 
 

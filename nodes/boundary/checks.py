@@ -143,9 +143,8 @@ def _float(spec: Any, value: Any) -> float:
 def _in_range(spec: Any, number: Any) -> Any:
     low, high = spec.min, spec.max
     if (low is not None and number < low) or (high is not None and number > high):
-        raise InputError(
-            f"expected {low:g} to {high:g} but got {_short(number)} ({spec.id}). {_remedy(spec)}"
-        )
+        limits = f"{_written(low)} to {_written(high)}"
+        raise InputError(f"expected {limits} but got {_short(number)} ({spec.id}). {_remedy(spec)}")
     return number
 
 
@@ -182,8 +181,13 @@ def _remedy(spec: Any) -> str:
     if isinstance(spec, io.Combo.Input):
         return f"Choose {spec.id} from its list."
     if isinstance(spec, io.Int.Input | io.Float.Input):
-        return f"Set {spec.id} to a number from {spec.min:g} to {spec.max:g}."
+        return f"Set {spec.id} to a number from {_written(spec.min)} to {_written(spec.max)}."
     return f"Set {spec.id} on the node, or connect a node that gives it."
+
+
+def _written(limit: float) -> str:
+    """A whole number with all its digits, as a seed's."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...teacache_core import CacheSettings, ClipCache, Decision, StepCache
+from ...teacache_core import CacheSettings, CalibrationError, ClipCache, Decision, StepCache
 from .model import MemoModel
 
 KEY = "memo_teacache"
@@ -64,6 +64,7 @@ def attach(model: Any, settings: CacheSettings) -> Any:
             "expected a MODEL from Load MEMO but got a model of another kind (TeaCache for MEMO). "
             "Use the host's EasyCache for other models."
         )
+    _check_origin(settings, model)
     model = model.clone()
     model.model_options["transformer_options"][KEY] = settings
     wrappers = (
@@ -75,6 +76,18 @@ def attach(model: Any, settings: CacheSettings) -> Any:
         model.remove_wrappers_with_key(kind, KEY)
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model
+
+
+def _check_origin(settings: CacheSettings, model: Any) -> None:
+    """Raise for a calibration of another checkpoint, in words; by which numbers it is known, the log says."""
+    try:
+        if settings.calibration is not None:
+            settings.calibration.check(model.model.fingerprint)
+    except CalibrationError as error:
+        raise CalibrationError(
+            "expected a calibration of this checkpoint but got one of another checkpoint (calibration). "
+            "Choose another calibration, or make one of this checkpoint with TeaCache Calibrate."
+        ) from error
 
 
 def settings_of(model: Any) -> CacheSettings | None:

@@ -316,6 +316,30 @@ def test_a_calibration_is_a_file_that_the_node_reads(inside: dict[str, Any]) -> 
     assert "computed 4 of 8 steps" in found["text"]
 
 
+def test_a_calibration_of_another_checkpoint_is_refused_in_words_where_it_is_chosen(
+    inside: dict[str, Any],
+) -> None:
+    assert set(value(inside, "calibration_of_another_checkpoint").values()) == {
+        "Choose another calibration, or make one of this checkpoint with TeaCache Calibrate. Expected a "
+        "calibration of this checkpoint but got one of another checkpoint (calibration)."
+    }
+
+
+def test_what_was_saved_is_named_under_the_folder_that_users_know(inside: dict[str, Any]) -> None:
+    assert value(inside, "told_of_saved_files") == {
+        "teacache": [
+            "Saved models/memo/calibrations/mine.json. Press R to refresh the TeaCache node's list.",
+            "mine.json was there already. Saved models/memo/calibrations/mine (1).json. Press R to refresh "
+            "the TeaCache node's list.",
+        ],
+        "save": [
+            "Saved models/memo/mine.safetensors. Press R to refresh Load MEMO's list.",
+            "mine.safetensors was there already. Saved models/memo/mine (1).safetensors. Press R to refresh "
+            "Load MEMO's list.",
+        ],
+    }
+
+
 def test_voices_of_any_rate_channels_and_encoder(inside: dict[str, Any]) -> None:
     found = value(inside, "voices")
     assert found["frames"] == [30, 15]

@@ -137,6 +137,7 @@ def test_what_another_socket_carries_is_called_as_its_user_calls_it(inside: dict
 
 def test_every_widgets_value_is_checked_by_the_node_itself(inside: dict[str, Any]) -> None:
     found = value(inside, "wrong_values")
+    assert "from 0 to 18446744073709551615. Expected 0 to 18446744073709551615 but" in found["negative seed"]
     assert len(found) == 17 and {name for name, text in found.items() if not is_advice(text)} == set(), found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from checks_cache import error_of, replaced
 from checks_samplers import counted_calls
 from world import World
 
@@ -203,6 +204,46 @@ def calibration_and_report(world: World) -> dict[str, Any]:
     }
 
 
+def calibration_of_another_checkpoint(world: World) -> dict[str, str]:
+    """Chosen on TeaCache for MEMO, or found beside the checkpoint."""
+    nodes, core = world.nodes, world.module("teacache_core")
+    model = nodes.TeaCacheNode.execute(world.job.model, "calibrate", 2.0, 0.0).args[0]
+    report = nodes.SamplerNode.execute(**{**vars(world.job), "model": model}).args[3]
+    other = replace(report.calibration, fingerprint=core.Fingerprint("0123456789abcdef", (1.0,)))
+    path = world.user / "models" / "memo" / "calibrations" / "another.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(other.to_text(), encoding="utf-8")
+    beside = world.job.model.clone()
+    with replaced(beside.model, "calibration_path", str(path)):
+        automatic = error_of(lambda: nodes.TeaCacheNode.execute(beside, "target speed-up", 2.0, 0.0))
+    chosen = error_of(
+        lambda: nodes.TeaCacheNode.execute(world.job.model, "fast 3.3x", 2.0, 0.0, calibration="another")
+    )
+    path.unlink()
+    return {"chosen": chosen, "automatic": automatic}
+
+
+def told_of_saved_files(world: World) -> dict[str, str]:
+    """What stands on the node that saved a file; twice, so that a name is taken."""
+    nodes, told = world.nodes, {}
+    model = nodes.TeaCacheNode.execute(world.job.model, "calibrate", 2.0, 0.0).args[0]
+    report = nodes.SamplerNode.execute(**{**vars(world.job), "model": model}).args[3]
+    runs = {
+        "teacache": lambda: nodes.CalibrateNode.execute(report, "mine"),
+        "save": lambda: nodes.SaveNode.execute(world.job.model, world.job.memo, "mine", "bf16"),
+    }
+    for name, run in runs.items():
+        texts: list[str] = []
+        with replaced(
+            world.module(f"nodes.{name}"), "show_text", lambda _node, text, to=texts: to.append(text)
+        ):
+            paths = [Path(run().args[0]) for _ in range(2)]
+        told[name] = texts
+        for path in paths:
+            path.unlink()
+    return told
+
+
 def voices(world: World) -> dict[str, Any]:
     """A stereo recording at 44.1 kHz, a part of it, and the host's own AUDIO_ENCODER."""
     import torch
@@ -293,5 +334,7 @@ CHECKS = (
     checkpoints_in_folders,
     no_checkpoint_at_all,
     calibration_and_report,
+    calibration_of_another_checkpoint,
+    told_of_saved_files,
     voices,
 )
