@@ -22,9 +22,9 @@ from ..memo_avatar.portrait.faces import (
     read_embedding,
     read_faces,
 )
+from ..memo_avatar.portrait.images import check_size
 from ..memo_avatar.portrait.prepare import FRAMINGS, FaceOptions, Framing, advise, prepare_portrait
-from .boundary.checks import checked
-from .boundary.words import page_text
+from .boundary.checks import checked, refusal_of
 from .host.folders import face_places
 from .host.pictures import opaque, to_picture
 from .host.schema import ADVANCED, schema, show_text
@@ -59,14 +59,11 @@ class PortraitNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, face_box: str | None = None) -> bool | str:
-        """The written box, before the run; a linked one (None) is read when it comes."""
-        try:
-            if face_box and face_box.strip():
-                parse_box(face_box)
-        except ValueError as error:
-            return page_text(str(error))
-        return True
+    def validate_inputs(
+        cls, face_box: str | None = None, width: int | None = None, height: int | None = None
+    ) -> bool | str:
+        """The written box and the size, before the run."""
+        return refusal_of(cls, _check_typed, face_box=face_box, width=width, height=height)
 
     @classmethod
     @checked
@@ -195,6 +192,14 @@ def _face_inputs() -> list[Any]:
             tooltip="Or the boxes of a face detector, such as ComfyUI's MediaPipe Face Landmarker.",
         ),
     ]
+
+
+def _check_typed(face_box: str = "", width: int = 0, height: int = 0) -> None:
+    """A side that is not known yet, the checkpoint's own or a linked one, is taken to be like the other."""
+    if face_box.strip():
+        parse_box(face_box)
+    if width or height:
+        check_size(width or height, height or width)
 
 
 def _box(text: str, mask: Tensor | None, boxes: Any, index: int, picture: tuple[int, int]) -> FloatBox | None:

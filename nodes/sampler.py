@@ -21,7 +21,7 @@ from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.segments import write_video
 from ..memo_avatar.video.streams import Sound
 from ..memo_avatar.voice.sound import MediaError
-from .boundary.checks import checked
+from .boundary.checks import checked, refusal_of
 from .host.cached_sampling import start_video
 from .host.estimate import check_frames
 from .host.job import VideoJob
@@ -34,6 +34,7 @@ from .host.sockets import (
 )
 from .host.video import generate_video
 from .host.video_inputs import (
+    check_guidance,
     fps_input,
     guard_input,
     guidance_of,
@@ -76,8 +77,9 @@ class SamplerNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, sampler_name: str | None) -> bool | str:
-        return validate_sampler(sampler_name)
+    def validate_inputs(cls, sampler_name: str | None = None, cfg: float | None = None) -> bool | str:
+        fits = validate_sampler(sampler_name)
+        return refusal_of(cls, check_guidance, cfg=cfg) if fits is True else fits
 
     @classmethod
     @checked

@@ -10,7 +10,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..memo_avatar.inputs import Portrait
 from ..memo_avatar.timing import FPS
 from ..memo_avatar.video.paste import DEFAULT_FEATHER
-from .boundary.checks import checked
+from .boundary.checks import checked, refusal_of
 from .host.cached_sampling import start_video
 from .host.growing import GrowingVideo
 from .host.job import VideoJob, job_key
@@ -19,6 +19,7 @@ from .host.schema import schema, show_text
 from .host.sockets import EncodedVoice, MemoNets, MemoReport
 from .host.unfinished import keep_so_far, make_clips, open_work, sound_of
 from .host.video_inputs import (
+    check_guidance,
     fps_input,
     guard_input,
     guidance_of,
@@ -79,8 +80,9 @@ class SamplerToFileNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, sampler_name: str | None) -> bool | str:
-        return validate_sampler(sampler_name)
+    def validate_inputs(cls, sampler_name: str | None = None, cfg: float | None = None) -> bool | str:
+        fits = validate_sampler(sampler_name)
+        return refusal_of(cls, check_guidance, cfg=cfg) if fits is True else fits
 
     @classmethod
     @checked

@@ -21,7 +21,7 @@ from ..teacache_core import (
     StepCacheConfig,
 )
 from ..teacache_core.picture import draw, to_tensor
-from .boundary.checks import check_values, checked
+from .boundary.checks import check_values, checked, refusal_of
 from .boundary.graph import links_of, model_before, sampler_behind, typed
 from .boundary.words import plain_errors, without_folders
 from .host.cached_sampling import attach
@@ -83,6 +83,12 @@ class TeaCacheNode(io.ComfyNode):
     def fingerprint_inputs(cls, calibration: str = AUTOMATIC, **_inputs: Any) -> Any:
         path = find_calibrations().get(calibration)
         return None if path is None else path.stat().st_mtime_ns
+
+    @classmethod
+    def validate_inputs(
+        cls, start_percent: float | None = None, end_percent: float | None = None
+    ) -> bool | str:
+        return refusal_of(cls, StepCacheConfig, start_percent=start_percent, end_percent=end_percent)
 
     @classmethod
     @checked

@@ -17,8 +17,7 @@ from ..memo_avatar.voice.emotions import AUTO, EMOTIONS, describe, parse_plan
 from ..memo_avatar.voice.listen import Sources, check_sources, listen
 from ..memo_avatar.voice.sound import resample, to_speech, to_stereo
 from ..memo_avatar.voice.vocals import SEPARATION_RATE
-from .boundary.checks import checked
-from .boundary.words import page_text
+from .boundary.checks import checked, refusal_of
 from .host.schema import ADVANCED, schema, show_text
 from .host.sockets import EncodedVoice, Memo, MemoNets, MemoVoice
 from .host.voice import cut_audio, make_ears
@@ -89,12 +88,8 @@ class VoiceNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, emotions: str | None = None) -> bool | str:
-        """The emotions over time, before the run; linked ones (None) are read when they come."""
-        try:
-            parse_plan((emotions or "").strip() or AUTO, "emotions")
-        except ValueError as error:
-            return page_text(str(error))
-        return True
+        """The emotions over time, before the run."""
+        return refusal_of(cls, _check_emotions, emotions=emotions)
 
     @classmethod
     @checked
@@ -124,6 +119,10 @@ class VoiceNode(io.ComfyNode):
         voice = listen(sources, ears, memo.config.audio_proj.input_dim, "audio encoder")
         show_text(cls, "\n".join([*notes, _summary(sources, voice)]))
         return io.NodeOutput(EncodedVoice(voice, waveform[None], sample_rate), voice.num_frames)
+
+
+def _check_emotions(emotions: str = "") -> None:
+    parse_plan(emotions.strip() or AUTO, "emotions")
 
 
 def _stereo(waveform: Tensor, sample_rate: int) -> Tensor:

@@ -20,7 +20,7 @@ from ...memo_avatar.files.foreign import in_words, shown
 from ...memo_avatar.files.limits import MAX_TEXT
 from ...memo_avatar.inputs import Portrait
 from ..host.sockets import EncodedVoice, MemoNets, VideoReport
-from .words import nearest, plain_errors, without_folders
+from .words import nearest, page_text, plain_errors, without_folders
 
 _SHOWN = 40  # characters of a wrong value that a message repeats
 _VALUES: dict[str, tuple[type, str]] = {
@@ -74,6 +74,18 @@ def check_values(inputs: Sequence[Any], values: Mapping[str, Any]) -> dict[str, 
     given = {name: value for name, value in values.items() if value is not None or name not in optional}
     checked = {spec.id: check_value(spec, given[spec.id]) for spec in inputs if spec.id in given}
     return {**given, **checked}
+
+
+def refusal_of(node: type[io.ComfyNode], check: Callable[..., object], **typed: Any) -> bool | str:
+    """What a node's `validate_inputs` answers: True, or the sentence in which its schema or ``check`` refuses
+    a typed value. Linked ones (None) are left out, and checked when they come.
+    """
+    given = {name: value for name, value in typed.items() if value is not None}
+    try:
+        check(**check_values(node.define_schema().inputs, given))
+    except ValueError as error:
+        return page_text(str(error))
+    return True
 
 
 def check_value(spec: Any, value: Any) -> Any:
@@ -185,7 +197,7 @@ def _remedy(spec: Any) -> str:
     return f"Set {spec.id} on the node, or connect a node that gives it."
 
 
-def _written(limit: float) -> str:
+def _written(limit: Any) -> str:
     """A whole number with all its digits, as a seed's."""
     return str(limit) if isinstance(limit, int) else f"{limit:g}"
 

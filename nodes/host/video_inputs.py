@@ -90,13 +90,18 @@ def validate_sampler(name: str | None) -> bool | str:
     return f"Choose {' or '.join(RECOMMENDED)}: {shown(name)} does not fit MEMO's noise schedule."
 
 
-def guidance_of(cfg: float, memo: MemoNets) -> float:
-    """The guidance that a widget asks for; 0 is the checkpoint's own."""
+def check_guidance(cfg: float = 0.0) -> None:
+    """Raise for what is neither the checkpoint's own, 0, nor a guidance."""
     if 0 < cfg < 1:
         raise ValueError(
             f"expected a guidance of 0, or 1 to 20, but got {cfg:g} (cfg). Use 0 for what the checkpoint "
             "recommends, or 1 for none."
         )
+
+
+def guidance_of(cfg: float, memo: MemoNets) -> float:
+    """The guidance that a widget asks for; 0 is the checkpoint's own."""
+    check_guidance(cfg)
     return cfg or memo.guidance_scale
 
 

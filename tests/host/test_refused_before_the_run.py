@@ -37,6 +37,23 @@ REFUSED = [
     ("5", "emotions", "0 happy, 1 hapy", "Use a name or number of"),
     ("5", "emotions", "0,5 happy", "Write 0.5 with a point"),
     (SAMPLER, "sampler_name", "ddpm", "Choose euler or deis: ddpm does not fit"),
+    (
+        SAMPLER,
+        "cfg",
+        0.5,
+        "Use 0 for what the checkpoint recommends, or 1 for none. Expected a guidance of 0",
+    ),
+    (SAMPLER, "cfg", 20.5, "Set cfg to a number from 0 to 20. Expected 0 to 20 but got 20.5 (cfg)."),
+    ("3", "width", 33, "Use 40x32. Expected a width and height divisible by 8 but got 33x32 (size)."),
+    ("3", "height", 5000, "Set height to a number from 0 to 4096. Expected 0 to 4096 but got 5000 (height)."),
+    ("3", "height", -8, "Set height to a number from 0 to 4096. Expected 0 to 4096 but got -8 (height)."),
+    (
+        "cache",
+        "start_percent",
+        0.9,
+        "Give shares of the run, such as 0.1 and 0.9. Expected 0 <= start_percent",
+    ),
+    ("cache", "end_percent", 1.5, "Set end_percent to a number from 0 to 1. Expected 0 to 1 but got 1.5"),
 ]
 
 
@@ -48,13 +65,28 @@ def changed(node_id: str, **inputs: Any) -> Prompt:
 
 @pytest.mark.parametrize(("node_id", "name", "given", "advice"), REFUSED, ids=[row[1] for row in REFUSED])
 def test_it_is_said_on_the_input(
-    any_server: ComfyServer, node_id: str, name: str, given: str, advice: str
+    any_server: ComfyServer, node_id: str, name: str, given: Any, advice: str
 ) -> None:
+    """The server repeats a node's sentence for every input that the node was asked about."""
+    prompt = with_cache(with_images(portrait_prompt(steps=1)), end_percent=0.8)
+    prompt[node_id]["inputs"] |= {name: given}
     with pytest.raises(PromptRefusedError) as refused:
-        any_server.queue(changed(node_id, **{name: given}))
-    (error,) = json.loads(str(refused.value))["node_errors"][node_id]["errors"]
-    assert error["extra_info"]["input_name"] == name
-    assert advice in error["details"] and "\n" not in error["details"]
+        any_server.queue(prompt)
+    ((refusing, found),) = json.loads(str(refused.value))["node_errors"].items()
+    said = {error["extra_info"]["input_name"]: error["details"] for error in found["errors"]}
+    (sentence,) = {details.removeprefix(f"{each} - ") for each, details in said.items()}
+    assert refusing == node_id and name in said
+    assert advice in sentence and "\n" not in sentence
+
+
+def test_what_a_link_brings_beside_a_typed_value_is_refused_in_the_same_sentence(server: ComfyServer) -> None:
+    prompt = linked(
+        with_cache(with_images(portrait_prompt(steps=1)), end_percent=0.8), "cache", "start_percent", 0.9
+    )
+    with pytest.raises(
+        PromptFailedError, match=r"Give shares of the run, such as 0\.1 and 0\.9\. Expected 0 <="
+    ):
+        server.run(prompt)
 
 
 def test_the_list_of_samplers_begins_with_the_recommended_and_has_none_that_does_not_fit(
@@ -75,7 +107,7 @@ def test_cfg_0_is_what_the_checkpoint_recommends(server: ComfyServer) -> None:
 
     assert frames(0.0) == frames(2.0) != frames(1.0)
     with pytest.raises(PromptFailedError, match="Use 0 for what the checkpoint recommends, or 1 for none"):
-        frames(0.5)
+        server.run(linked(changed(SAMPLER), SAMPLER, "cfg", 0.5))
 
 
 @pytest.mark.parametrize("target", ["1", SAMPLER], ids=["Load MEMO", "MEMO Sampler"])
