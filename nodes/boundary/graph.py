@@ -34,6 +34,12 @@ def sampler_behind(link: Any, graph: Any) -> Mapping[str, Any]:
     return {}
 
 
+def inputs_behind(link: Any, graph: Any, class_type: str) -> Mapping[str, Any]:
+    """The inputs of the node that a link comes from straight; none where it is not of this class."""
+    found = graph.get_node(link[0]) if is_link(link) else {}
+    return found["inputs"] if found.get("class_type") == class_type else {}
+
+
 def typed(inputs: Mapping[str, Any], name: str, default: Any = None) -> Any:
     """A setting as it stands on a node; None for one that a link will bring."""
     value = inputs.get(name, default)

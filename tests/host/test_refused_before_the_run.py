@@ -19,6 +19,7 @@ from tests.helpers.comfy.prompts import (
     portrait_prompt,
     with_another_speaker,
     with_cache,
+    with_compared,
     with_images,
     with_pasted,
 )
@@ -229,6 +230,39 @@ def test_frames_of_another_shape_are_refused(any_server: ComfyServer) -> None:
     details = refused_run(any_server, prompt)
     assert details["exception_message"].startswith("Connect the images of the MEMO Sampler that has this")
     assert "but got 100x70 (images)" in details["exception_message"]
+
+
+UNEQUAL = {
+    "fps": ({"fps": "25"}, {}, "30 and 25"),
+    "width": ({"portrait": ["3b", 0]}, {"width": 64}, "32 and 64"),
+    "height": ({"portrait": ["3b", 0]}, {"height": 40}, "32 and 40"),
+}
+"""Changes of one sampler, and of its portrait's node."""
+
+
+@pytest.mark.parametrize("name", UNEQUAL)
+def test_runs_that_cannot_be_compared_are_refused_before_a_step(any_server: ComfyServer, name: str) -> None:
+    changes, portrait, both = UNEQUAL[name]
+    prompt = with_compared(portrait_prompt(steps=1, seconds=0.2, seed=98), **changes)
+    prompt["3b"] = {**prompt["3"], "inputs": {**prompt["3"]["inputs"], **portrait}}
+    details = refused_run(any_server, prompt)
+    assert details["node_id"] == "compared" and not {SAMPLER, "full"} & set(details["executed"])
+    assert details["exception_message"].strip() == (
+        f"Set {name} alike for both runs. Expected two videos of one {name} but got {both} ({name})."
+    )
+
+
+def test_a_size_that_the_graph_does_not_tell_is_left_to_the_pictures(server: ComfyServer) -> None:
+    """A width of 0 is the checkpoint's own; frames that were scaled may have any."""
+    prompt = with_compared(portrait_prompt(steps=1, seconds=0.2, seed=99), portrait=["3b", 0])
+    prompt["3b"] = {**prompt["3"], "inputs": {**prompt["3"]["inputs"], "width": 0, "height": 0}}
+    details = refused_run(server, prompt)
+    assert details["node_id"] == "compared" and {SAMPLER, "full"} <= set(details["executed"])
+    prompt["scaled"] = node(
+        "ImageScale", image=[SAMPLER, 0], upscale_method="bilinear", width=32, height=32, crop="disabled"
+    )
+    prompt["compared"]["inputs"]["cached"] = ["scaled", 0]
+    assert server.run(prompt)["verdict"]["text"]
 
 
 @pytest.mark.parametrize("mode", ["no TeaCache", "threshold", "target speed-up"])

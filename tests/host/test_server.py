@@ -14,9 +14,10 @@ from tests.helpers.comfy.prompts import (
     FRAMES,
     SAMPLER,
     SECONDS,
-    node,
+    linked,
     portrait_prompt,
     with_cache,
+    with_compared,
     with_images,
     with_video,
 )
@@ -38,6 +39,10 @@ OUTPUTS = {
     "MEMO_Save": ["STRING"],
     "MEMO_PasteBack": ["IMAGE"],
 }
+VERDICT = (
+    r"(\d+\.\d times faster|Not faster): [\d.]+ s instead of [\d.]+ s\. The pictures differ by [\d.]+ of "
+    r"255 levels on average, at most by \d+; most of all in frame \d+\."
+)
 LOADING = {"1", "3", "5"}
 QUEUED = 50
 GROWTH = 16 * 2**20
@@ -141,27 +146,27 @@ def test_a_long_video_plays_on_its_node_while_it_grows(any_server: ComfyServer) 
 
 
 def test_two_runs_are_compared_in_a_sentence_and_in_pictures(any_server: ComfyServer) -> None:
-    prompt = with_cache(portrait_prompt(seed=54, steps=4), target_speedup=2.0)
-    full = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": ["1", 0]}}
-    both = {"full": ["full", 0], "cached": [SAMPLER, 0]}
-    reports = {"full_report": ["full", 3], "cached_report": [SAMPLER, 3]}
-    outputs = any_server.run(
-        {
-            **prompt,
-            "full": full,
-            "compared": node("MEMO_TeaCacheCompare", **both, **reports),
-            "verdict": node("PreviewAny", source=["compared", 2]),
-            "worst": node("SaveImage", images=["compared", 1], filename_prefix="worst"),
-        }
-    )
+    outputs = any_server.run(with_compared(portrait_prompt(seed=54, steps=4)))
     (verdict,) = outputs["verdict"]["text"]
-    assert re.fullmatch(
-        r"(\d+\.\d times faster|Not faster): [\d.]+ s instead of [\d.]+ s\. The pictures differ by [\d.]+ of "
-        r"255 levels on average, at most by \d+; most of all in frame \d+\.",
-        verdict,
-    )
+    assert re.fullmatch(VERDICT, verdict)
     (worst,) = outputs["worst"]["images"]
     assert Image.open(any_server.file(worst)).size == (96, 32)
+
+
+def test_two_seeds_are_told_before_the_runs_and_in_the_verdict(any_server: ComfyServer) -> None:
+    """What a page does whose seeds go on after every run."""
+    advice = "Give both samplers the same seed: 54 and 55 make two videos, and most differs by that."
+    with Messages(any_server.port, "tests") as messages:
+        outputs = any_server.run(with_compared(portrait_prompt(seed=54, steps=2), seed=55))
+    assert re.fullmatch(f"{advice} {VERDICT}", outputs["verdict"]["text"][0])
+    texts = [(where, text) for where, text in messages.node_texts if where in ("compared", "full", SAMPLER)]
+    assert texts[0] == ("compared", advice), "before a step"
+
+
+def test_a_seed_that_both_samplers_get_through_a_link_is_one(server: ComfyServer) -> None:
+    prompt = linked(with_compared(portrait_prompt(seed=54, steps=2)), "full", "seed", 7)
+    prompt[SAMPLER]["inputs"]["seed"] = prompt["full"]["inputs"]["seed"]
+    assert re.fullmatch(VERDICT, server.run(prompt)["verdict"]["text"][0])
 
 
 def test_queued_again_nothing_runs_and_a_new_seed_reloads_nothing(server: ComfyServer) -> None:

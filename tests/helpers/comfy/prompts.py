@@ -98,3 +98,20 @@ def with_another_speaker(prompt: Prompt, **changes: Any) -> Prompt:
     pasted = node("MEMO_PasteBack", images=["6b", 0], portrait=["3b", 0], original=["pasted", 0])
     saved = {**prompt["images"], "inputs": {**prompt["images"]["inputs"], "images": ["both", 0]}}
     return {**prompt, "3b": face, "6b": sampler, "both": pasted, "images": saved}
+
+
+def with_compared(prompt: Prompt, **changes: Any) -> Prompt:
+    """The sampler with the cache compared with one without it. `changes` are inputs of the first."""
+    prompt = with_cache(prompt, target_speedup=2.0)
+    full = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": ["1", 0]}}
+    cached = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], **changes}}
+    both = {"full": ["full", 0], "cached": [SAMPLER, 0]}
+    reports = {"full_report": ["full", 3], "cached_report": [SAMPLER, 3]}
+    return {
+        **prompt,
+        SAMPLER: cached,
+        "full": full,
+        "compared": node("MEMO_TeaCacheCompare", **both, **reports),
+        "verdict": node("PreviewAny", source=["compared", 2]),
+        "worst": node("SaveImage", images=["compared", 1], filename_prefix="worst"),
+    }
