@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ _EQUAL = (
     "Give both samplers the same fps and both speakers sounds of the same length, silent where the other one "
     "speaks"
 )
-_ROUNDING = 0.05  # of an upscaler that makes sides multiples of 64
+_CUT = 0.05  # of the shape, which a node between may have cut off
+_STEP = 64  # the most that an upscaler makes sides multiples of
 _SMALLER = "Use paste_back of MEMO Sampler to File, which keeps no frames, or a smaller picture."
 
 
@@ -110,11 +112,26 @@ def _check_rates(links: Mapping[str, Any], graph: Any) -> None:
 def _check_shape(images: Tensor, portrait: Portrait) -> None:
     """Frames may have been upscaled, but not be another video's."""
     (height, width), (rows, columns) = images.shape[1:3], portrait.pixel_values.shape[-2:]
-    if abs(width * rows / (height * columns) - 1) > _ROUNDING:
+    is_near = abs(width * rows / (height * columns) - 1) <= _CUT
+    if not is_near and not _is_rounded((width, height), (columns, rows)):
         raise ImageError(
             f"expected frames of the portrait's shape, {columns}x{rows}, but got {width}x{height} (images). "
             "Connect the images of the MEMO Sampler that has this portrait, as they are or upscaled."
         )
+
+
+def _is_rounded(sides: tuple[int, int], original: tuple[int, int]) -> bool:
+    """Whether sides are the original's times one factor, each then rounded up, down or to the nearest
+    multiple of the largest power of two that both have.
+    """
+    common = math.gcd(*sides)
+    step = min(_STEP, common & -common)
+    for below in (0, step / 2, step):  # by how much the exact side may lie below the rounded one
+        lows = [(side - below) / whole for side, whole in zip(sides, original, strict=True)]
+        highs = [(side - below + step) / whole for side, whole in zip(sides, original, strict=True)]
+        if max(lows) < min(highs):
+            return True
+    return False
 
 
 def _one_each(original: Tensor | None, count: int) -> Tensor | None:

@@ -27,9 +27,10 @@ AUTO = "auto"
 _EXAMPLE = "0 happy, 3.5 sad"
 _BETWEEN = re.compile(r"[,;\n\u3001]")  # the last one is the Chinese and Japanese comma of lists
 _LABEL = re.compile(
-    r"(?:(?:(?P<hours>\d+):(?=\d\d:))?(?P<minutes>\d+):(?=[0-5]\d\D))?"
-    r"(?P<seconds>\d+(?:\.\d*)?|\.\d+)s?(?:\s*[:=]\s*|\s+)(?P<emotion>\S+)"
+    r"\+?(?:(?:(?P<hours>\d+):(?=\d\d:))?(?P<minutes>\d+):(?=[0-5]\d\D))?"
+    r"(?P<seconds>\d+(?:\.\d*)?|\.\d+)(?:\s*s(?:ec(?:onds?)?)?)?(?:\s*[:=]\s*|\s+)(?P<emotion>\S+)"
 )
+_TIME = re.compile(r"\d{1,6}(?::[0-5]\d){0,2}")  # alone: no class has two digits
 BATCH = 8  # segments of equal length go through the net together
 WEAK = "The published preview model follows emotions weakly; the voice and the portrait decide more."
 
@@ -67,7 +68,7 @@ class EmotionPlan:
 
 
 def parse_plan(text: str, where: str = "emotion") -> EmotionPlan:
-    """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`, also `0:00 happy; 1:30 = sad`.
+    """`happy`, `3`, `auto`, or a class per second: `0 happy, 3.5 sad`, also `0 s happy; 1:30 = sad`.
 
     Full-width letters are taken as meant. ``where`` is what an error calls the input.
     """
@@ -99,13 +100,14 @@ def parse_plan(text: str, where: str = "emotion") -> EmotionPlan:
 
 def _parse_label(part: str, plan: str, where: str) -> tuple[float, int]:
     """One second and its class, of the whole ``plan``."""
-    found = _LABEL.fullmatch(part)
+    is_time = _TIME.fullmatch(part) is not None
+    found = None if is_time else _LABEL.fullmatch(part)
     seconds = -1.0
     if found is not None:
         numbers = (float(found[name] or 0) for name in ("hours", "minutes", "seconds"))
         seconds = sum(60**power * number for power, number in zip((2, 1, 0), numbers, strict=True))
     if found is None or not 0 <= seconds <= MAX_SECONDS:
-        decimals = re.search(rf"(?<!\d){part},(\d+)s?[\s:=]", plan) if part.isdecimal() else None
+        decimals = re.search(rf"(?<!\d){part},(\d+)s?[\s:=]", plan) if is_time else None
         advice = f"Write it like {_EXAMPLE}."
         if decimals is not None:
             advice = f"Write {part}.{decimals[1]} with a point: a comma begins the next emotion."

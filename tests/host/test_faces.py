@@ -60,6 +60,19 @@ def test_embeddings(inside: dict[str, Any]) -> None:
     assert "Expected 512 finite numbers but got numbers of shape (3,)" in found["wrong"]
 
 
+def test_frames_whose_sides_an_upscaler_rounded_are_pasted_back(inside: dict[str, Any]) -> None:
+    """Up, down or to the nearest multiple of up to 64; not those of another portrait."""
+    found = value(inside, "shapes_of_frames")
+    assert {name for name, taken in found.items() if not taken} == {
+        "512x512 as 512x576",
+        "512x512 as 1024x1152",
+        "360x640 as 640x360",
+        "32x32 as 100x70",
+        "360x640 as 640x960",
+    }
+    assert len(found) == 11
+
+
 def test_paste_back(inside: dict[str, Any]) -> None:
     found = value(inside, "pasted_back")
     assert found["shape"] == [3, 151, 200, 3] and found["upscaled"] < 0.03

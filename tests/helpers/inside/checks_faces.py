@@ -148,6 +148,33 @@ def pasted_back(world: World) -> dict[str, Any]:
     }
 
 
+def shapes_of_frames(world: World) -> dict[str, bool]:
+    """Whether frames (width, height) are taken for a portrait (width, height)."""
+    import torch
+
+    cut = portrait(world, picture(world))[0]
+
+    def taken(of: tuple[int, int], frames: tuple[int, int]) -> bool:
+        shaped = replace(cut, pixel_values=torch.zeros(1, 3, of[1], of[0]))
+        images = torch.zeros(1, frames[1], frames[0], 3)
+        return error_of(lambda: world.nodes.PasteBackNode.execute(images, shaped)) == "none"
+
+    pairs = [
+        ((360, 640), (540, 960)),
+        ((360, 640), (576, 960)),
+        ((360, 640), (512, 960)),
+        ((216, 384), (384, 640)),
+        ((96, 96), (130, 134)),
+        ((512, 512), (2048, 2048)),
+        ((512, 512), (512, 576)),
+        ((512, 512), (1024, 1152)),
+        ((360, 640), (640, 360)),
+        ((32, 32), (100, 70)),
+        ((360, 640), (640, 960)),
+    ]
+    return {"{}x{} as {}x{}".format(*of, *frames): taken(of, frames) for of, frames in pairs}
+
+
 def upscaled(world: World, cut: Any) -> float:
     """How far the pasted picture of frames four times as large is from theirs; what they show is smooth."""
     import torch
@@ -260,6 +287,7 @@ CHECKS = [
     places_of_the_face,
     embeddings_of_other_packs,
     pasted_back,
+    shapes_of_frames,
     other_rates,
     streamed_back,
 ]
