@@ -32,6 +32,7 @@ _ATTRIBUTES = {
 }
 """By what the host's values hold, and its objects have, they are told."""
 _CHANNELS = (1, 3, 4)
+_MOST_CHANNELS = 2  # of a sound, whose samples alone are as many dimensions as a mask
 _STRIDED = "torch.strided"
 LONGEST_START = 64
 """Bytes of a file's start that tell its kind."""
@@ -122,7 +123,7 @@ def _numbers_in_words(value: Any) -> str:
     if all(shape) and not kind:
         if len(shape) in (3, 4) and shape[-1] in _CHANNELS:
             return "a picture" if len(shape) == 3 or shape[0] == 1 else counted(shape[0], "picture")
-        if len(shape) == 3:
+        if len(shape) == 3 and min(shape[1:]) > _MOST_CHANNELS:
             return "a mask"
     return f"{kind}numbers of shape {shape}"
 

@@ -37,6 +37,7 @@ CALLED: dict[str, tuple[Any, str]] = {
     "MODEL": (SimpleNamespace(model_options=1), "a model"),
     "no pixels": (torch.zeros(1, 0, 8, 3), "numbers of shape (1, 0, 8, 3)"),
     "two channels": (torch.zeros(1, 8, 8, 2), "numbers of shape (1, 8, 8, 2)"),
+    "samples alone": (torch.zeros(1, 2, 16_000), "numbers of shape (1, 2, 16000)"),
     "one number": (torch.tensor(1.0), "numbers of shape ()"),
     "sparse": (torch.zeros(1, 8, 8, 3).to_sparse(), "sparse numbers of shape (1, 8, 8, 3)"),
     "complex": (torch.zeros(1, 8, 8) + 0j, "complex numbers of shape (1, 8, 8)"),
