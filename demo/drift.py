@@ -98,7 +98,7 @@ class Stretch:
 class Row:
     """One video: its stretches of ten seconds, and how well the lips follow the voice all along."""
 
-    person: int
+    person: int | None  # None: the mean over people
     guard: bool
     frames: int
     stretches: Sequence[Stretch]
@@ -195,6 +195,16 @@ def measure_video(job: Job, frames: Tensor) -> Row:
     )
 
 
+def mean_of(rows: Sequence[Row]) -> Row:
+    """Of people's videos, stretch by stretch; as long as the shortest."""
+    stretches = [
+        Stretch(*(sum(getattr(one, name) for one in same) / len(rows) for name in METERS))
+        for same in zip(*(row.stretches for row in rows), strict=False)
+    ]
+    lips = sum(row.lip_sync for row in rows) / len(rows)
+    return Row(None, rows[0].guard, min(row.frames for row in rows), stretches, lips)
+
+
 def table(rows: Sequence[Row]) -> str:
     """For people, without and with the guard of each person side by side."""
     lines = [
@@ -202,15 +212,17 @@ def table(rows: Sequence[Row]) -> str:
         "| sharpness | lips |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    sides = [[row for row in rows if row.guard is guard] for guard in (False, True)]
+    for row in [*rows, *(mean_of(side) for side in sides if len(side) > 1)]:
         identity, colour, sharpness = (
             f"{row.values(name)[0]:.3f} -> {row.values(name)[-1]:.3f} ({100 * change:+.1f} %)"
             for name, change in row.changes().items()
         )
         own = f"{100 * row.spread(METERS[0]):.1f} % | {100 * row.trend(METERS[0]):+.1f} %"
         minutes, guard = row.frames / FPS / 60, "with" if row.guard else "without"
+        person = "mean" if row.person is None else row.person + 1
         lines.append(
-            f"| {row.person + 1} | {guard} | {minutes:.1f} | {identity} | {own} | {colour} | {sharpness} "
+            f"| {person} | {guard} | {minutes:.1f} | {identity} | {own} | {colour} | {sharpness} "
             f"| {row.lip_sync:.3f} |"
         )
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from demo import drift
-from demo.drift import Job, Row, Stretch, frames_of, grow, parts_of, stretches_of
+from demo.drift import Job, Row, Stretch, frames_of, grow, parts_of, stretches_of, table
 
 
 def test_a_video_that_grows_in_parts_is_the_one_made_in_one_go(
@@ -56,3 +56,15 @@ def test_the_last_stretch_ends_with_the_video() -> None:
         (400, 699),
     ]
     assert len(stretches_of(frames[:20])) == 1
+
+
+def test_the_table_ends_with_the_mean_over_people_of_each_side() -> None:
+    rows = [
+        Row(person, guard, 600, [Stretch(0.2, 1.0, 1.0), Stretch(last, 1.0, 2.0)], 0.9)
+        for person, last in enumerate((0.1, 0.4))
+        for guard in (False, True)
+    ]
+    without, guarded = table(rows).splitlines()[-2:]
+    assert without.startswith("| mean | without | 0.3 | 0.200 -> 0.250 (+25.0 %)")
+    assert guarded.startswith("| mean | with |") and guarded.endswith("| 1.000 -> 2.000 (+100.0 %) | 0.900 |")
+    assert len(table(rows[:1]).splitlines()) == 3, "one person is no mean"
