@@ -25,7 +25,7 @@ from benchmarks.fidelity import psnr, ssim
 from benchmarks.rivals import Trace
 from demo.calibrate import CLIPS as CALIBRATION_CLIPS
 from demo.calibrate import VIDEOS as CALIBRATION_VIDEOS
-from demo.calibrate import record_others, recording_cache
+from demo.calibrate import learn_pull, record_others, recording_cache
 from demo.evaluate import FRAMES, Case, DemoModel, held_out_cases
 from demo.meters import correlation, mouth_opening
 from memo_avatar.clips.loop import generate_clips
@@ -184,10 +184,12 @@ def slug(name: str) -> str:
 
 
 def learn(demo: DemoModel) -> Learned:
-    """Record other people's videos in full."""
+    """Record other people's videos in full; then what skipped steps show of the net."""
     lessons = Lessons(recording_cache(demo))
     record_others(demo, CALIBRATION_VIDEOS, CALIBRATION_CLIPS, lessons.wrap)
-    return lessons.learned()
+    learned = lessons.learned()
+    taught = learn_pull(demo, learned.calibration, CALIBRATION_VIDEOS, CALIBRATION_CLIPS)
+    return replace(learned, calibration=taught)
 
 
 _worker: Bench | None = None

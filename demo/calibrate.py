@@ -4,17 +4,20 @@ python -m demo.calibrate
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from memo_avatar.clips.loop import WrapDenoiser
 from memo_avatar.files.disk import replacing
-from teacache_core import Fingerprint, StepCache, StepCacheConfig
+from teacache_core import Calibration, Fingerprint, StepCache, StepCacheConfig
 
 from .evaluate import CHECKPOINT, OTHERS_FROM, DemoModel, held_out_cases
 
 VIDEOS, CLIPS = 6, 4
+SKIPPING = StepCacheConfig(target_speedup=3.3, target="converged")
+"""Under this, latents leave those of the recordings by much, which shows how the net answers."""
 
 
 def recording_cache(demo: DemoModel) -> StepCache:
@@ -27,10 +30,17 @@ def recording_cache(demo: DemoModel) -> StepCache:
 
 
 def record_others(demo: DemoModel, videos: int, clips: int, wrap_denoiser: WrapDenoiser) -> None:
-    """Full runs of people whom no evaluation measures."""
+    """Videos of people whom no evaluation measures."""
     cases = held_out_cases(OTHERS_FROM + videos, clips, demo.size)[OTHERS_FROM:]
     for index, case in enumerate(tqdm(cases, desc="videos")):
         demo.talk(case.portrait, case.waveform, case.emotion, seed=1000 + index, wrap_denoiser=wrap_denoiser)
+
+
+def learn_pull(demo: DemoModel, calibration: Calibration, videos: int, clips: int) -> Calibration:
+    """With how strongly the net answers latents that are off, which clips with skipped steps show."""
+    cache = StepCache(SKIPPING, calibration, guidance_scale=demo.guidance_scale)
+    record_others(demo, videos, clips, cache.wrap)
+    return replace(calibration, pull=cache.pull)
 
 
 def main() -> None:
@@ -43,10 +53,11 @@ def main() -> None:
     demo = DemoModel.load(options.checkpoint)
     cache = recording_cache(demo)
     record_others(demo, options.videos, options.clips, cache.wrap)
-    calibration = cache.make_calibration()
+    calibration = learn_pull(demo, cache.make_calibration(), options.videos, options.clips)
     with replacing(options.checkpoint / "calibration.json") as part:
         part.write_text(calibration.to_text(), encoding="utf-8")
-    tqdm.write(f"{len(calibration.recordings)} clips, R2 {calibration.r_squared:.2f}")
+    clips, fit, pull = len(calibration.recordings), calibration.r_squared, calibration.pull
+    tqdm.write(f"{clips} clips, R2 {fit:.2f}, pull {pull:g}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Knows evaluations, branches and noise levels. Knows no model, no sampler, no hos
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -41,13 +40,13 @@ class _Evaluation:
 class Finished:
     """What a clip hands over.
 
-    recording: of a clip computed in full. surprise: how many times farther off than expected the guesses of
-    computed values were, where the plan expects something.
+    recording: of a clip computed in full. misses: what the guesses of computed values were off by, squared,
+    by the plan's computed steps, where it foretells them.
     """
 
     records: list[StepRecord]
     recording: Recording | None
-    surprise: float | None
+    misses: dict[int, float]
     peak_bytes: int
 
 
@@ -78,7 +77,7 @@ class ClipCache:
         self._current: _Evaluation | None = None
         self._records: list[StepRecord] = []
         self._watches: list[Stopwatch] = []
-        self._misses: list[tuple[float, Tensor]] = []
+        self._misses: list[tuple[int, Tensor]] = []
         self._peak_bytes = 0
         self._closed = False
 
@@ -156,7 +155,7 @@ class ClipCache:
         return Finished(
             records=[replace(record, seconds=watch.seconds()) for record, watch in pairs],
             recording=None if recorder is None else recorder.finish(),
-            surprise=_surprise([expected for expected, _ in misses], found) if complete else None,
+            misses={index: miss for (index, _), miss in zip(misses, found, strict=True)} if complete else {},
             peak_bytes=self._peak_bytes,
         )
 
@@ -216,7 +215,7 @@ class ClipCache:
             parts = guided(current.misses, self._guidance_scale)
             found = torch.stack([part.square().mean(dtype=torch.float32) for part in parts]).sum()
             index = self.plan.forecaster.levels.index(current.record.sigma)
-            self._misses.append((self.plan.forecaster.errors[index], found))
+            self._misses.append((index, found))
         current.watch.stop()
         self._watches.append(current.watch)
         self._records.append(current.record)
@@ -270,8 +269,3 @@ def _read(sigma: float | Tensor, change: Tensor | None) -> tuple[float, float | 
 
 def _fetch(numbers: list[Tensor]) -> list[float]:
     return to_floats(torch.stack([number.to(numbers[0].device) for number in numbers]))
-
-
-def _surprise(expected: Sequence[float], found: Sequence[float]) -> float | None:
-    total = sum(expected)
-    return math.sqrt(sum(found) / total) if total > 0 else None

@@ -11,9 +11,14 @@ Every evaluation from one computed step b up to the next one c answers with the 
 sum_k (a_c,k - a_b,k) v_k / sum_(b<=i<c) w_i, so that Euler's method lands on x_c. Each stretch aims at x_c
 itself and so corrects what the earlier ones missed.
 
+A computed value is not the recording's: where the latents are off by e, the net sees it and answers
+v_k + J_k e, which pulls them back. Weights that ignore this correct the same miss twice. J_k is taken as a
+number (`feedback`, times a strength that is learned), so that every computed value stays a weighted sum of
+the recorded ones, and so does what the better solver of "converged" would have seen.
+
 All weights of an error sum to zero, so the arithmetic is in differences u_i = v_i - v_0, and v_0 takes up
-what is left. Orthogonalising u_k in the order of S gives the errors of all stretches at once; many sets S are
-priced together by one batched Cholesky factorisation.
+what is left. Orthogonalising the computed values in their order gives the weights stretch by stretch; many
+sets S are priced together, as a batch.
 
 Legend: N steps, K of them computed, B sets of steps.
 """
@@ -29,6 +34,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from . import feedback
 from .config import StepCacheConfig, Target
 from .metric import to_floats
 from .schedule import forced_steps, step_weights
@@ -37,15 +43,16 @@ RIDGE = 0.12
 """Times the spread and the values' mean square: keeps weights near those of holding each value until the next
 one, the more so the less the recordings agree."""
 
-ON_THE_WAY = 25.0
-"""Times the spread: what the errors at computed steps count beside the one at the end. The net is evaluated
-there, and the end's, a small difference of large numbers, is the first thing that other clips spoil."""
+ON_THE_WAY, FEW = 25.0, 5.8
+"""Times the spread: what the errors at computed steps count beside the one at the end, more by the cube where
+fewer than FEW steps are computed. The net is evaluated there, and the end's, a small difference of large
+numbers, is the first thing that other clips spoil."""
 
 ONE_CLIP, LEAST = 0.003, 0.001
 """The spread where a single recording cannot tell: that of one person's clips with the bundled model. And the
 least that is believed: the same clip twice agrees, and knows nothing of others."""
 
-_MOST_EXCHANGES = 2000  # priced at once: all pairs of 20 steps
+_MOST_EXCHANGES, _MOST_SINGLE = 2000, 300  # priced at once: all pairs, and all single ones, of 20 steps
 
 
 @dataclass(frozen=True)
@@ -63,30 +70,65 @@ class Multistep:
     loss: float
 
 
-def target_weights(sigmas: Sequence[float], target: Target) -> Tensor:
-    """(N, N + 1) float64: column c holds the weights t_c. `sigmas` holds N + 1 levels."""
+def target_weights(sigmas: Sequence[float], target: Target, answered: Tensor | None = None) -> Tensor:
+    """(N, N + 1) float64: column c holds the weights t_c. `sigmas` holds N + 1 levels; answered: (N,), what
+    values move by per latents that are off; none for values that are the recorded ones wherever those are.
+    """
     lengths = torch.tensor(step_weights(sigmas), dtype=torch.float64)
-    moves = lengths.diag()  # column i: what step i adds
-    if target == "converged":
-        for step in range(1, len(lengths)):
-            turn = lengths[step] ** 2 / (2 * lengths[step - 1])
-            moves[step, step] += turn
-            moves[step - 1, step] -= turn
-    return torch.cat([torch.zeros(len(lengths), 1, dtype=torch.float64), moves.cumsum(1)], dim=1)
+    count = len(lengths)
+    recorded = torch.cat([torch.zeros(count, 1, dtype=torch.float64), lengths.diag().cumsum(1)], dim=1)
+    if target == "same":
+        return recorded
+    shares = torch.zeros(count, dtype=torch.float64) if answered is None else answered
+    moved = torch.zeros_like(recorded)
+    before = torch.zeros(count, dtype=torch.float64)
+    for step in range(count):
+        value = -shares[step] * (moved[:, step] - recorded[:, step])
+        value[step] += 1.0
+        turn = lengths[step] ** 2 / (2 * lengths[step - 1]) if step else 0.0
+        moved[:, step + 1] = moved[:, step] + lengths[step] * value + turn * (value - before)
+        before = value
+    return moved
+
+
+@dataclass(frozen=True)
+class _Walks:
+    """What B sets of steps come to. errors: (B, K), squared, of the stretches. factor: (B, K - 1, K - 1),
+    Cholesky's of the computed values' differences; along: (B, K, K - 1), what each stretch takes of the
+    directions that it makes orthogonal. held: (B, K), the weights of holding each value until the next one.
+    moved: (B, N), in the end, of the recorded values.
+    """
+
+    errors: Tensor
+    factor: Tensor
+    along: Tensor
+    held: Tensor
+    moved: Tensor
 
 
 class Search:
     """Prices sets of steps of one run, and finds a good one.
 
-    gram: (N, N) float64, inner products of the steps' values; sigmas: N + 1 levels; spread: of `spread_of`.
+    gram: (N, N) float64, inner products of the steps' values; sigmas: N + 1 levels; spread: of `spread_of`;
+    pull: how strongly the net answers latents that are off, beside `feedback.shape` at this guidance.
     """
 
     def __init__(
-        self, gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig, spread: float = ONE_CLIP
+        self,
+        gram: Tensor,
+        sigmas: Sequence[float],
+        config: StepCacheConfig,
+        spread: float = ONE_CLIP,
+        *,
+        pull: float = 0.0,
+        guidance_scale: float | None = None,
     ) -> None:
         self.count, self.spread = gram.shape[0], spread
         self.gram = _differences(gram)
-        self.target = target_weights(sigmas, config.target)
+        self.ridge = RIDGE * spread * self.gram.diagonal().mean() + 1e-30
+        self.feedback = pull * feedback.shape(sigmas, guidance_scale)
+        self.recorded = target_weights(sigmas, "same").T.contiguous()  # (N + 1, N), as `target` is
+        self.target = target_weights(sigmas, config.target, self.feedback).T.contiguous()
         lengths = torch.tensor([0.0, *step_weights(sigmas)], dtype=torch.float64)
         self.lengths, self.travelled = lengths[1:], lengths.cumsum(0)
         self.forced = {0, *forced_steps(sigmas, config)}
@@ -112,20 +154,23 @@ class Search:
 
     def prices(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """(B,): the squared error of the latents' end, and a share of those on the way."""
-        errors = self._solve(torch.tensor(sets))[0]
-        return errors[:, -1] + ON_THE_WAY * self.spread * errors[:, :-1].sum(1)
+        errors = self._walk(torch.tensor(sets)).errors
+        on_the_way = ON_THE_WAY * max(1.0, FEW / errors.shape[1]) ** 3
+        return errors[:, -1] + on_the_way * self.spread * errors[:, :-1].sum(1)
 
     def weights(self, steps: Sequence[int]) -> Multistep:
         """The weights of a set of steps."""
-        _, factor, along, held = (part[0] for part in self._solve(torch.tensor([steps])))
+        walks = self._walk(torch.tensor([steps]))
+        factor, along, held = walks.factor[0], walks.along[0], walks.held[0]
         count, ends = len(steps), [*steps[1:], self.count]
         answers = torch.zeros(self.count, count, dtype=torch.float64)
         before = torch.zeros(count, dtype=torch.float64)
         for stretch, (b, c) in enumerate(zip(steps, ends, strict=True)):
             after = torch.zeros(count, dtype=torch.float64)
             after[: stretch + 1] = held[: stretch + 1]
-            after[1 : stretch + 1] += _back_substitute(factor, along[:, stretch], stretch)
-            after[0] += self.target[:, c].sum() - after.sum()
+            added = _back_substitute(factor, along[stretch], stretch)
+            after[1 : stretch + 1] += added
+            after[0] -= added.sum()
             answers[b:c] = (after - before) / (self.travelled[c] - self.travelled[b])
             before = after
         guesses = torch.zeros(count, count, dtype=torch.float64)
@@ -133,9 +178,24 @@ class Search:
             guesses[index, 1:index] = _back_substitute(factor, factor[index - 1], index - 1)
             guesses[index, 0] = 1.0 - guesses[index].sum()
         missed = torch.cat([torch.zeros(1, dtype=torch.float64), factor.diagonal().square()])
-        left = self.target[:, -1].clone()
-        left[steps] -= before
+        left = self.target[-1] - walks.moved[0]
         return Multistep(tuple(steps), answers, guesses, missed, float(left @ self.gram @ left))
+
+    def misses(self, planned: Multistep) -> Tensor:
+        """(K,): what the guesses of `planned` are off by, squared, whatever pull it was made with."""
+        values = torch.zeros(len(planned.steps), self.count, dtype=torch.float64)
+        moved = torch.zeros(self.count, dtype=torch.float64)
+        off = torch.zeros(len(planned.steps), dtype=torch.float64)
+        for step in range(self.count):
+            if step in planned.steps:
+                k = planned.steps.index(step)
+                values[k] = -self.feedback[step] * (moved - self.recorded[step])
+                values[k, step] += 1.0
+                missed, weights = values[k] - planned.guesses[k] @ values, planned.guesses[k, 1:]
+                off[k] = missed @ self.gram @ missed + self.ridge * (1.0 + weights.square().sum())
+            moved = moved + self.lengths[step] * (planned.answers[step] @ values)
+        off[0] = 0.0
+        return off
 
     def _allowed(self, sets: list[list[int]]) -> list[list[int]]:
         """Those that keep the user's limits."""
@@ -160,9 +220,15 @@ class Search:
         return price, steps
 
     def _exchanges(self, steps: list[int], together: int) -> list[list[int]]:
-        """All sets with so many other steps; none where they are too many."""
+        """All sets with so many other steps. Where they are too many, single steps move between their
+        neighbours only, and pairs not at all.
+        """
         others = sorted(set(range(self.count)) - set(steps))
         choices = math.comb(len(steps) - 1, together) * math.comb(len(others), together)
+        if together == 1 and choices > _MOST_SINGLE:
+            between = zip(steps, steps[1:], [*steps[2:], self.count], strict=False)
+            moves = [(old, new) for a, old, c in between for new in others if a < new < c]
+            return self._allowed([sorted({*steps, new} - {old}) for old, new in moves])
         if together > 1 and choices > _MOST_EXCHANGES:
             return []
         return self._allowed(
@@ -173,26 +239,41 @@ class Search:
             ]
         )
 
-    def _solve(self, sets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For (B, K) sets: squared errors of the stretches (B, K), Cholesky factors (B, K - 1, K - 1) of the
-        differences' gram, the targets along the orthogonal directions (B, K - 1, K), and the weights (B, K)
-        of holding each value until the next one.
-        """
-        batch, count = sets.shape
+    def _walk(self, sets: Tensor) -> _Walks:
+        """For (B, K) sets, stretch by stretch: what has moved decides what the next computed value is."""
+        (batch, count), each = sets.shape, torch.arange(len(sets))
         ends = torch.cat([sets[:, 1:], torch.full((batch, 1), self.count)], dim=1)
         held = self.travelled[ends] - self.travelled[sets]
-        known = torch.ones(count, count, dtype=torch.float64).triu()  # [k, stretch]: is value k there?
-        rest = self.target[:, ends].permute(1, 0, 2).clone()  # (B, N, K): what holding leaves to be done
-        rest.scatter_add_(1, sets[:, :, None].expand(-1, -1, count), -held[:, :, None] * known)
-        seen = self.gram @ rest
-        left = (rest * seen).sum(1)
-        pivots = sets[:, 1:]
-        inner = self.gram[pivots[:, :, None], pivots[:, None, :]]
-        ridge = RIDGE * self.spread * self.gram.diagonal().mean() + 1e-30
-        factor = _cholesky(inner + ridge * torch.eye(count - 1, dtype=torch.float64))
-        along = seen.gather(1, pivots[:, :, None].expand(-1, -1, count))
-        along = _solve_triangular(factor, along) * known[1:]
-        return (left - along.square().sum(1)).clamp_min(0.0), factor, along, held
+        directions = torch.zeros(batch, count - 1, self.count, dtype=torch.float64)
+        seen = torch.zeros_like(directions)  # their inner products with the recorded values
+        factor = torch.zeros(batch, count - 1, count - 1, dtype=torch.float64)
+        along = torch.zeros(batch, count, count - 1, dtype=torch.float64)
+        errors = torch.zeros(batch, count, dtype=torch.float64)
+        moved = base = torch.zeros(batch, self.count, dtype=torch.float64)
+        for k in range(count):
+            step = sets[:, k]
+            value = -self.feedback[step, None] * (moved - self.recorded[step])
+            value[each, step] += 1.0
+            if k:
+                row = _product(seen[:, : k - 1], value)
+                pivot = ((value @ self.gram * value).sum(1) + self.ridge - row.square().sum(1)).clamp_min(
+                    self.ridge
+                )
+                factor[:, k - 1, : k - 1], factor[:, k - 1, k - 1] = row, pivot.sqrt()
+                rest = value - _product(directions[:, : k - 1].mT, row)
+                directions[:, k - 1] = rest / pivot.sqrt()[:, None]
+                seen[:, k - 1] = directions[:, k - 1] @ self.gram
+            base = base + held[:, k, None] * value
+            rest = self.target[ends[:, k]] - base
+            along[:, k, :k] = _product(seen[:, :k], rest)
+            errors[:, k] = (rest @ self.gram * rest).sum(1) - along[:, k].square().sum(1)
+            moved = base + _product(directions.mT, along[:, k])
+        return _Walks(errors.clamp_min(0.0), factor, along, held, moved)
+
+
+def _product(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """(B, M, N) times (B, N) -> (B, M)."""
+    return (matrices @ vectors[:, :, None])[:, :, 0]
 
 
 def _back_substitute(factor: Tensor, along: Tensor, count: int) -> Tensor:
@@ -201,20 +282,23 @@ def _back_substitute(factor: Tensor, along: Tensor, count: int) -> Tensor:
     return _solve_triangular(triangle, part, upper=True)[:, 0]
 
 
-def _cholesky(inner: Tensor) -> Tensor:
-    return cast("Tensor", torch.linalg.cholesky(inner))  # pyright: ignore[reportUnknownMemberType]
-
-
 def _solve_triangular(factor: Tensor, right: Tensor, *, upper: bool = False) -> Tensor:
     solved = torch.linalg.solve_triangular(factor, right, upper=upper)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return cast("Tensor", solved)
 
 
 def plan_multistep(
-    gram: Tensor, sigmas: Sequence[float], config: StepCacheConfig, computed: int, spread: float = ONE_CLIP
+    gram: Tensor,
+    sigmas: Sequence[float],
+    config: StepCacheConfig,
+    computed: int,
+    spread: float = ONE_CLIP,
+    *,
+    pull: float = 0.0,
+    guidance_scale: float | None = None,
 ) -> Multistep:
     """The schedule of `computed` steps for a run over `sigmas` (N + 1 levels), and its weights."""
-    search = Search(gram, sigmas, config, spread)
+    search = Search(gram, sigmas, config, spread, pull=pull, guidance_scale=guidance_scale)
     return search.weights(search.best(computed))
 
 

@@ -8,7 +8,7 @@ from .calibration import Calibration
 from .config import StepCacheConfig
 from .forecast import Forecaster, Line, Table
 from .metric import Rescale, same_levels
-from .multistep import Multistep, as_rows, plan_multistep
+from .multistep import Multistep, Search, as_rows
 from .report import counted
 from .schedule import as_mask, computed_steps, plan_schedule
 
@@ -37,8 +37,8 @@ class ClipPlan:
     forecaster: what is answered. mask: compute or skip, per evaluation. schedule: the same per noise level,
     so that samplers with several evaluations a step obey it too. Where neither is given, threshold and
     rescale rule; signal_scale makes the signal's change that of the step length the rescale was fitted on.
-    record: compute everything and learn from it. note: why answers are what they are, for the report. loss:
-    the latents' expected squared error, where it is known.
+    record: compute everything and learn from it. note: why answers are what they are, for the report.
+    multistep: schedule and weights, where they come from a calibration.
     """
 
     forecaster: Forecaster = field(default_factory=Line)
@@ -49,7 +49,7 @@ class ClipPlan:
     schedule: str | None = None
     record: bool = False
     note: str = ""
-    loss: float | None = None
+    multistep: Multistep | None = None
 
     @property
     def needs_signal(self) -> bool:
@@ -77,15 +77,18 @@ def plan_clip(
     clip_index: int = 0,
     *,
     more_steps: int = 0,
+    pull: float = 0.0,
 ) -> ClipPlan:
-    """The plan of one clip. more_steps: beyond what `config.target_speedup` asks for."""
+    """The plan of one clip. more_steps: beyond what `config.target_speedup` asks for; pull: how strongly the
+    net answers latents that are off (`feedback`).
+    """
     mode, line = config.mode, _line(config, setting)
     if mode == "mask":
         return ClipPlan(line, mask=config.masks[min(clip_index, len(config.masks) - 1)])
     if mode == "calibrate" or (calibration is None and (mode == "schedule" or config.calibrate_online)):
         return ClipPlan(line, record=True)
     if mode == "schedule" and calibration is not None:
-        return _scheduled(config, calibration, setting, more_steps)
+        return _scheduled(config, calibration, setting, more_steps, pull)
     if calibration is None:
         return ClipPlan(line, threshold=config.rel_l1_thresh)
     return ClipPlan(
@@ -112,8 +115,20 @@ def misfit(calibration: Calibration, setting: Setting) -> str | None:
     return None
 
 
+def search_of(config: StepCacheConfig, calibration: Calibration, setting: Setting, pull: float) -> Search:
+    """What prices schedules of such clips."""
+    return Search(
+        calibration.gram(),
+        setting.sigmas,
+        config,
+        calibration.spread,
+        pull=pull,
+        guidance_scale=setting.guidance_scale,
+    )
+
+
 def _scheduled(
-    config: StepCacheConfig, calibration: Calibration, setting: Setting, more_steps: int
+    config: StepCacheConfig, calibration: Calibration, setting: Setting, more_steps: int, pull: float
 ) -> ClipPlan:
     line = _line(config, setting)
     computed = min(setting.steps, computed_steps(setting.steps, config) + more_steps)
@@ -121,10 +136,11 @@ def _scheduled(
         return ClipPlan(line, schedule="1" * computed)
     reason = misfit(calibration, setting)
     if config.on_skip == "forecast" and config.stored == "velocity" and reason is None:
-        found = plan_multistep(calibration.gram(), setting.sigmas, config, computed, calibration.spread)
+        search = search_of(config, calibration, setting, pull)
+        found = search.weights(search.best(computed))
         note = "Skipped steps answer with calibrated weights of all computed ones."
         table = _table(found, setting, calibration.size, line)
-        return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, loss=found.loss)
+        return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, multistep=found)
     schedule = plan_schedule(calibration.gram(), calibration.sigmas, setting.sigmas, config)
     why = "" if reason is None or config.on_skip != "forecast" else f", because {reason}"
     note = f"Skipped steps answer with the line through the last two computed ones{why}."

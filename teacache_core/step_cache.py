@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .calibration import Calibration, CalibrationError, Fingerprint
-from .calibration.reading import read_object, refuse
+from .calibration.reading import read_numbers, read_object, refuse
 from .calibration.recording import Recording
 from .clip_cache import ClipCache, Finished
 from .config import StepCacheConfig
 from .denoiser import CachedDenoiser, Denoiser
+from .feedback import STRENGTHS, likeliest, unlikely
 from .metric import to_floats
+from .multistep import Multistep
 from .observer import Observer
-from .plan import ClipPlan, Setting, plan_clip
+from .plan import ClipPlan, Setting, plan_clip, search_of
 from .report import CacheReport, counted
 
 SURPRISE = 2.0
@@ -56,8 +60,10 @@ class StepCache:
         self.observe = observe
         self.recordings: list[Recording] = []
         self.report = CacheReport(config, _describe(calibration))
-        self._plans: tuple[tuple[object, ...], dict[int, ClipPlan]] = ((), {})
+        self._plans: tuple[tuple[object, ...], dict[tuple[int, float], ClipPlan]] = ((), {})
         self._more_steps = 0
+        self.pull = 0.0 if calibration is None else calibration.pull
+        self._shown = torch.zeros_like(STRENGTHS)
         if config.mode == "teacache" and calibration is None and not config.calibrate_online:
             self.report.note(
                 "Without a calibration a threshold has no fixed meaning on this checkpoint; the signal is "
@@ -107,7 +113,7 @@ class StepCache:
     def carry(self) -> dict[str, Any]:
         """What one clip leaves to the next, as JSON values: enough to continue a video in another process."""
         learned = None if self.calibration is None else self.calibration.to_json()
-        return {"calibration": learned, "more_steps": self._more_steps}
+        return {"calibration": learned, "more_steps": self._more_steps, "shown": to_floats(self._shown)}
 
     def take_up(self, carried: object, where: str = "unfinished video") -> None:
         """The inverse of `carry`. Anything else raises CalibrationError."""
@@ -115,8 +121,10 @@ class StepCache:
         learned, more_steps = fields.get("calibration"), fields.get("more_steps")
         if isinstance(more_steps, bool) or not isinstance(more_steps, int) or more_steps < 0:
             raise refuse("a count of more steps", str(more_steps), where)
+        shown = read_numbers(fields.get("shown", [0.0] * len(STRENGTHS)), f"{where}: shown", len(STRENGTHS))
         self.calibration = None if learned is None else Calibration.from_json(learned, where)
-        self._more_steps = more_steps
+        self._more_steps, self._shown = more_steps, torch.tensor(shown, dtype=torch.float64)
+        self.pull = 0.0 if self.calibration is None else likeliest(self._shown, self.calibration.pull)
 
     def make_calibration(self) -> Calibration:
         """Fitted from every clip recorded so far."""
@@ -124,13 +132,16 @@ class StepCache:
 
     def _plan(self, setting: Setting, clip_index: int) -> ClipPlan:
         """The clip's plan; one that was found before where nothing it depends on has changed."""
-        key, more = (setting, self.calibration, min(clip_index, len(self.config.masks))), self._more_steps
+        key = setting, self.calibration, min(clip_index, len(self.config.masks))
         if self._plans[0] != key:
             self._plans = (key, {})
-        plans = self._plans[1]
-        if more not in plans:
-            plans[more] = plan_clip(self.config, self.calibration, setting, clip_index, more_steps=more)
-        return plans[more]
+        plans, learned = self._plans[1], (self._more_steps, self.pull)
+        if learned not in plans:
+            more, pull = learned
+            plans[learned] = plan_clip(
+                self.config, self.calibration, setting, clip_index, more_steps=more, pull=pull
+            )
+        return plans[learned]
 
     def _take_in(self, finished: Finished, plan: ClipPlan, setting: Setting, clip_index: int) -> None:
         self.report.records.extend(finished.records)
@@ -138,23 +149,50 @@ class StepCache:
         self.report.note(plan.note)
         if finished.recording is not None:
             self._learn(finished.recording, clip_index)
-        elif finished.surprise is not None:
-            self._adapt(finished.surprise, setting, clip_index)
+        elif finished.misses and plan.multistep is not None and self.calibration is not None:
+            self._adapt(finished.misses, plan.multistep, self.calibration, setting, clip_index)
 
-    def _adapt(self, surprise: float, setting: Setting, clip_index: int) -> None:
-        """After a clip that moved otherwise than the calibration's: as many steps more as keep the loss."""
-        before, self._more_steps = self._more_steps, 0
-        promised = self._plan(setting, clip_index).loss
-        if surprise > SURPRISE and promised is not None:
-            allowed = promised / surprise**2
-            while (loss := self._plan(setting, clip_index).loss) is not None and loss > allowed:
-                self._more_steps += 1
-        if self._more_steps != before:
+    def _adapt(
+        self,
+        misses: Mapping[int, float],
+        planned: Multistep,
+        calibration: Calibration,
+        setting: Setting,
+        clip_index: int,
+    ) -> None:
+        """After a clip: how strongly the net answers latents that are off; and where the clip moved otherwise
+        than the calibration's even so, as many steps more as keep the loss.
+        """
+        found, these = torch.tensor([*misses.values()], dtype=torch.float64), torch.tensor([*misses])
+
+        def expected(pull: float) -> Tensor:
+            return search_of(self.config, calibration, setting, pull).misses(planned)[these]
+
+        before = self.pull
+        self._shown = self._shown + unlikely(found, expected)
+        self.pull = likeliest(self._shown, calibration.pull)
+        surprise = float((found.sum() / (calibration.size * expected(self.pull).sum())).sqrt())
+        if self.pull != before:
+            self.report.note(
+                f"Clip {clip_index} showed how strongly the model corrects what is off ({self.pull:.3g}, "
+                f"where {before:.3g} was taken): the clips after it count on that."
+            )
+        more, self._more_steps = self._more_steps, 0
+        if surprise > SURPRISE:
+            self._compute_more(surprise, setting, clip_index)
+        if self._more_steps != more:
             computed = (self._plan(setting, clip_index).schedule or "").count("1")
             self.report.note(
                 f"Clip {clip_index} was {surprise:.1f} times as far from the calibration's forecasts as "
                 f"expected: the clips after it compute {computed} of {counted(setting.steps, 'step')}."
             )
+
+    def _compute_more(self, surprise: float, setting: Setting, clip_index: int) -> None:
+        """As many steps more as keep the loss that the plan promises on clips so much farther off."""
+        planned = self._plan(setting, clip_index).multistep
+        allowed = math.inf if planned is None else planned.loss / surprise**2
+        while (planned := self._plan(setting, clip_index).multistep) is not None and planned.loss > allowed:
+            self._more_steps += 1
 
     def _learn(self, recording: Recording, clip_index: int) -> None:
         self.recordings.append(recording)

@@ -21,14 +21,23 @@ from ..metric import Rescale
 from ..multistep import spread_of
 from ..schedule import step_weights
 from .fingerprint import Fingerprint
-from .reading import CalibrationError, read_list, read_number, read_numbers, read_object, refuse
+from .reading import (
+    CalibrationError,
+    read_list,
+    read_number,
+    read_numbers,
+    read_object,
+    read_strength,
+    refuse,
+)
 from .recording import Recording
 from .rescale import fit_polynomial, fit_thresholds
 
 FORMAT = "teacache-calibration"
 LARGEST_FILE = 64 * 2**20
-VERSION = 2
-"""Version 1 has no guidance_scale; it is read as one whose guidance is not known."""
+VERSION, READ = 3, (1, 2, 3)
+"""Version 1 has no guidance_scale; it is read as one whose guidance is not known. Before version 3 there is
+no pull, which is read as 0."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class Calibration:
 
     coefficients: degree-4 polynomial from signal change to output change, highest power first, trusted
     between low and high. guidance_scale: what weighed cond against uncond in the recordings; None: nothing
-    did, or nobody knows.
+    did, or nobody knows. pull: how strongly the net answers latents that are off (`feedback`), which clips
+    with skipped steps show; 0: nobody knows.
     """
 
     recordings: tuple[Recording, ...]
@@ -47,6 +57,7 @@ class Calibration:
     r_squared: float
     fingerprint: Fingerprint | None = None
     guidance_scale: float | None = None
+    pull: float = 0.0
 
     @classmethod
     def fit(
@@ -138,6 +149,7 @@ class Calibration:
             "version": VERSION,
             "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
             "guidance_scale": self.guidance_scale,
+            "pull": self.pull,
             "coefficients": list(self.coefficients),
             "range": [self.low, self.high if math.isfinite(self.high) else None],
             "r_squared": self.r_squared,
@@ -153,10 +165,10 @@ class Calibration:
         """The inverse of `to_json`. Whatever is not a whole calibration raises CalibrationError."""
         fields = read_object(values, where)
         found = fields.get("format"), fields.get("version")
-        if found not in ((FORMAT, 1), (FORMAT, VERSION)):
+        if found not in [(FORMAT, version) for version in READ]:
             raise CalibrationError(
-                f"expected a calibration file ({FORMAT} version {VERSION} or 1) but got {found[0]!a:.40} "
-                f"version {found[1]!a:.40} ({where}). Give the file that calibrating wrote."
+                f"expected a calibration file ({FORMAT} version {READ[0]} to {VERSION}) but got "
+                f"{found[0]!a:.40} version {found[1]!a:.40} ({where}). Give the file that calibrating wrote."
             )
         entries = read_list(fields.get("recordings"), f"{where}: recordings")
         recordings = [
@@ -178,6 +190,7 @@ class Calibration:
             if print_of is None
             else Fingerprint.from_json(print_of, f"{where}: fingerprint"),
             guidance_scale=None if guidance is None else read_number(guidance, f"{where}: guidance_scale"),
+            pull=read_strength(fields.get("pull", 0.0), f"{where}: pull"),
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, cast
 
+from ..feedback import MOST
 from ..metric import is_gram
 
 
@@ -47,6 +48,14 @@ def read_number(value: object, where: str) -> float:
     if not math.isfinite(number):
         raise refuse("a finite number", str(number), where)
     return number
+
+
+def read_strength(value: object, where: str) -> float:
+    """How strongly a net answers latents that are off."""
+    strength = read_number(value, where)
+    if not 0.0 <= strength <= MOST:
+        raise refuse(f"a strength of 0 to {MOST:g}", str(strength), where)
+    return strength
 
 
 def read_numbers(value: object, where: str, count: int | None = None) -> tuple[float, ...]:

@@ -108,6 +108,12 @@ def test_other_noise_levels_do_not_fit(calibration: Calibration) -> None:
     assert misfit(calibration, Setting(tuple(flow_sigmas(20).tolist()), GUIDANCE)) is None
 
 
+def test_a_file_of_the_second_version_is_read_and_knows_of_no_pull(calibration: Calibration) -> None:
+    values = replace(calibration, pull=1.0).to_json() | {"version": 2}
+    del values["pull"]
+    assert Calibration.from_json(values) == replace(calibration, pull=0.0)
+
+
 def test_a_file_of_the_first_version_is_read_and_its_guidance_is_not_known(calibration: Calibration) -> None:
     values = calibration.to_json() | {"version": 1}
     del values["guidance_scale"]
@@ -150,17 +156,17 @@ def test_no_plan_is_searched_for_twice_however_wild_the_clips(
     calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search takes up to a second, and each wild clip asks for several plans."""
-    asked: list[int] = []
+    asked: list[tuple[int, float]] = []
 
-    def counted(*setting: Any, more_steps: int) -> ClipPlan:
-        asked.append(more_steps)
-        return plan_clip(*setting, more_steps=more_steps)
+    def counted(*setting: Any, more_steps: int, pull: float) -> ClipPlan:
+        asked.append((more_steps, pull))
+        return plan_clip(*setting, more_steps=more_steps, pull=pull)
 
     monkeypatch.setattr(teacache_core.step_cache, "plan_clip", counted)
     cache = StepCache(SKIPPING, calibration, guidance_scale=GUIDANCE)
     for clip, net in enumerate((Wild(), Wild(), SmoothDenoiser(), Wild())):
         sample(cache, net, noise(20 + clip), clip_index=clip)
-    assert max(asked) > 0 and len(asked) == len(set(asked))
+    assert max(asked) > (0, 0.0) and len(asked) == len(set(asked))
 
 
 def test_a_broken_clip_changes_no_later_one(calibration: Calibration) -> None:
@@ -183,7 +189,14 @@ def test_a_video_goes_on_in_another_process_as_if_it_had_not_been_stopped(calibr
     assert second.report.masks()[0].count("1") > 6
 
 
-@pytest.mark.parametrize("carried", [None, [], {"calibration": None}, {"calibration": {}, "more_steps": 0}])
+UNKNOWN = {"calibration": None, "more_steps": 0}
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [None, [], {"calibration": None}, {"calibration": {}, "more_steps": 0}]
+    + [UNKNOWN | {"shown": shown} for shown in (None, 1.0, [0.0], ["1"] * 25, [float("nan")] * 25)],
+)
 def test_what_nobody_carried_is_refused(carried: object) -> None:
     with pytest.raises(CalibrationError):
         StepCache(SKIPPING).take_up(carried)

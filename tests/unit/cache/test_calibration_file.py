@@ -57,9 +57,11 @@ CASES = {
     "not symmetric": (put([*FIRST, "gram", 0, 5], 9.0), "inner products"),
     "half a range": (put(["range"], [0.1]), "2 entries but got 1"),
     "guidance of text": (put(["guidance_scale"], "3.5"), "a number but got str"),
+    "a pull of text": (put(["pull"], "1"), "a number but got str"),
+    "a pull too strong": (put(["pull"], 1e9), "a strength of 0 to 3 but got"),
     "a fingerprint of numbers": (put(["fingerprint"], {"layout": 3, "sample": []}), "a layout as text"),
     "another format": (put(["format"], "x"), "a calibration file"),
-    "a later version": (put(["version"], 3), "version 2 or 1) but got 'teacache-calibration' version 3"),
+    "a later version": (put(["version"], 4), "version 1 to 3) but got 'teacache-calibration' version 4"),
 }
 
 

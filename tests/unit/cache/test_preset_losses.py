@@ -13,23 +13,22 @@ from standalone.arguments import _video_parser
 from teacache_core import PRESET_DECIBELS, PRESETS
 
 ROOT = Path(__file__).resolve().parents[3]
-ROW, COLUMN = re.compile(r"this cache, same video (\d+)"), "PSNR, 20 Euler steps"
+ROW = re.compile(r"this cache, same video (\d+)")
 STEPS = 20
 
 
-def read_table(path: Path) -> dict[int, float]:
+def read_rows(path: Path) -> dict[int, float]:
     """PSNR to the 20-step video by computed steps."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    rows = ((ROW.fullmatch(row[0]), row) for row in cells[1:])
-    return {int(name[1]): float(row[cells[0].index(COLUMN)]) for name, row in rows if name}
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    named = ((ROW.fullmatch(row["method"]), row) for row in rows)
+    return {int(name[1]): row["psnr"] for name, row in named if name}
 
 
 def newest_result() -> dict[int, float]:
     """At the demo's guidance; of one day the full run, and not the quick one."""
-    tables = ROOT.glob(f"benchmarks/results/caching_guidance{GUIDANCE:g}_*.md")
-    dated = sorted(tables, key=lambda path: (path.stem.split("_")[-1], "quick" not in path.stem))
-    return next(rows for rows in map(read_table, reversed(dated)) if rows)
+    results = ROOT.glob(f"benchmarks/results/caching_guidance{GUIDANCE:g}_*.json")
+    dated = sorted(results, key=lambda path: (path.stem.split("_")[-1], "quick" not in path.stem))
+    return next(rows for rows in map(read_rows, reversed(dated)) if rows)
 
 
 def said() -> str:

@@ -1,0 +1,130 @@
+"""How strongly a net answers latents that are off is learned from the clips that are made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from teacache_core import Calibration, StepCache, StepCacheConfig
+from teacache_core.feedback import MOST, STRENGTHS, likeliest, shape, unlikely
+from teacache_core.multistep import Search, plan_multistep
+from tests.helpers.toy_denoiser import flow_sigmas, sample
+from tests.unit.cache.test_cache_schedule import curved_velocities, gram_of, linear_sigmas
+
+GUIDANCE = 3.5
+SIX = StepCacheConfig(target_speedup=3.3)
+
+
+class Pulling:
+    """A net with one run that it was made for; latents that are off it are pulled back."""
+
+    branches = ("uncond", "cond")
+
+    def __init__(self, strength: float) -> None:
+        self.levels = flow_sigmas(20).tolist()
+        self.velocities = curved_velocities(20).float()
+        self.pull = strength * shape(self.levels, GUIDANCE).float()
+        moved = torch.tensor(self.levels[:-1]) - torch.tensor(self.levels[1:])
+        self.moved = -(moved[:, None] * self.velocities).cumsum(0)
+        self.start = torch.zeros(0)
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
+        level = float(timestep) / 1000.0
+        step = min(range(20), key=lambda index: abs(self.levels[index] - level))
+        if step == 0:
+            self.start = latents.clone()
+        run = self.start if step == 0 else self.start + self.moved[step - 1]
+        value = self.velocities[step] + self.pull[step] * (latents - run)
+        return {"uncond": value, "cond": value.clone()}
+
+
+def start(seed: int) -> Tensor:
+    return torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    cache = StepCache(StepCacheConfig(calibrate=True), guidance_scale=GUIDANCE)
+    for clip in range(2):
+        sample(cache, Pulling(1.0), start(clip), clip_index=clip)
+    return cache.make_calibration()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0, 3.0])
+def test_clips_show_it_and_the_next_ones_come_nearer(calibration: Calibration, strength: float) -> None:
+    cache = StepCache(SIX, calibration, guidance_scale=GUIDANCE)
+    distances: list[float] = []
+    for clip in range(4):
+        made = sample(cache, Pulling(strength), start(9), clip_index=clip)
+        distances.append(float((made - sample(None, Pulling(strength), start(9))).norm()))
+    assert cache.pull == pytest.approx(strength, abs=0.125)
+    assert distances[-1] < max(distances[0] / 3, 0.015)
+    noted = [note for note in cache.report.notes if "corrects what is off" in note]
+    assert noted and noted[0].startswith("Clip 0 showed")
+    counts = [mask.count("1") for mask in cache.report.masks()]
+    assert counts == [6] * 4, "no step more for what is understood"
+
+
+@pytest.mark.parametrize(("strength", "known"), [(1.0, 1.0), (0.0, 0.0)], ids=["pulls", "does not"])
+def test_what_a_calibration_knows_holds_from_the_first_clip_on(
+    calibration: Calibration, strength: float, known: float
+) -> None:
+    """And what is not so makes it worse by more than twice, so no strength can stand for all nets."""
+    wanted = sample(None, Pulling(strength), start(9))
+    distances = {
+        pull: float((sample(cache, Pulling(strength), start(9)) - wanted).norm())
+        for pull in (0.0, 1.0)
+        for cache in [StepCache(SIX, replace(calibration, pull=pull), guidance_scale=GUIDANCE)]
+    }
+    assert distances.pop(known) < min(distances.values()) / 2
+
+
+def test_it_goes_on_in_another_process(calibration: Calibration) -> None:
+    first, second = (StepCache(SIX, calibration, guidance_scale=GUIDANCE) for _ in range(2))
+    sample(first, Pulling(1.0), start(1))
+    second.take_up(json.loads(json.dumps(first.carry())))
+    assert second.pull == first.pull > 0.0
+    following = [sample(cache, Pulling(1.0), start(2), clip_index=1) for cache in (first, second)]
+    assert torch.equal(*following)
+
+
+def test_misses_of_a_plan_on_a_net_as_it_took_it_are_what_it_expected() -> None:
+    gram, sigmas = gram_of(curved_velocities(20)), linear_sigmas(20)
+    for pull in (0.0, 1.5):
+        planned = plan_multistep(gram, sigmas, SIX, 6, pull=pull, guidance_scale=3.5)
+        search = Search(gram, sigmas, SIX, pull=pull, guidance_scale=3.5)
+        assert torch.allclose(search.misses(planned), planned.errors, rtol=1e-6)
+        other = Search(gram, sigmas, SIX, pull=pull + 0.5, guidance_scale=3.5)
+        assert (other.misses(planned)[2:] > planned.errors[2:]).all()
+
+
+def grow(strength: float) -> Tensor:
+    return torch.tensor([1.0, 1.0 + strength], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("found", [[5.0], [0.0, 1.0], [1.0, float("nan")]], ids=["one", "nothing", "broken"])
+def test_misses_that_say_nothing_change_nothing(found: list[float]) -> None:
+    shown = unlikely(torch.tensor(found, dtype=torch.float64), grow)
+    assert torch.equal(shown, torch.zeros_like(STRENGTHS)) and likeliest(shown, 0.75) == 0.75
+
+
+def test_how_large_misses_are_is_the_clips_own_matter() -> None:
+    assert torch.allclose(unlikely(7 * grow(0.75), grow), unlikely(grow(0.75), grow))
+    assert float(unlikely(grow(0.75), grow)[STRENGTHS == 0.75]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_many_clips_show_outweighs_what_was_known() -> None:
+    one = unlikely(grow(2.0), grow)
+    assert 0.0 < likeliest(one, 0.0) < likeliest(10 * one, 0.0) < likeliest(1000 * one, 0.0) == 2.0
+    assert likeliest(unlikely(torch.tensor([1.0, 1e9], dtype=torch.float64), grow), 1.0) == MOST
+
+
+def test_guidance_makes_a_net_answer_more_up_to_what_was_measured() -> None:
+    sigmas = linear_sigmas(20)
+    assert torch.equal(shape(sigmas, None), shape(sigmas, 1.0)) and (shape(sigmas, 1.0) >= 0).all()
+    assert (shape(sigmas, 3.5) > shape(sigmas, 1.5)).all()
+    assert torch.equal(shape(sigmas, 20.0), shape(sigmas, 3.5))
