@@ -30,6 +30,7 @@ RIVALS = (
     "TeaCache as published",
     "EasyCache",
     "MagCache",
+    "First-block cache",
 )
 PLAIN = ("Euler", "Adams-Bashforth", "DPM++")
 
@@ -69,8 +70,10 @@ def best(
 
 
 def curves(rows: Sequence[Row], field: str, ours: str) -> list[Curve]:
-    """Ours, the best rival at each cost, the best plain solver at each cost."""
+    """Ours, the best rival at each of its costs, the best plain solver at each of its costs."""
     mine, _ = best(rows, field, lambda name: name == ours)
+    costs = {round(cost) for cost, _ in mine}
+    rows = [row for row in rows if round(row["evaluations"]) in costs]
     rival, who = best(rows, field, lambda name: name.startswith(RIVALS))
     plain, how = best(rows, field, lambda name: name.startswith(PLAIN))
     return [
