@@ -213,7 +213,7 @@ class ClipCache:
             self._recorder.add(current.record.step, current.computed, current.signal_change)
         if current.misses and isinstance(self.plan.forecaster, Table):
             parts = guided(current.misses, self._guidance_scale)
-            found = torch.stack([part.square().mean(dtype=torch.float32) for part in parts]).sum()
+            found = torch.stack([part.float().square().mean() for part in parts]).sum()
             index = self.plan.forecaster.levels.index(current.record.sigma)
             self._misses.append((index, found))
         current.watch.stop()

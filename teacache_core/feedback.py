@@ -45,7 +45,7 @@ def unlikely(found: Tensor, expected: Callable[[float], Tensor]) -> Tensor:
     found: (M,), squared, of guesses of computed values; expected: the same at a strength. How large they
     are altogether is the clip's own matter, so only their ratios count, as the variance of logarithms.
     """
-    if len(found) < 2 or not bool((found > 0).all()):
+    if len(found) < 2 or not bool(((found > 0) & found.isfinite()).all()):
         return torch.zeros_like(STRENGTHS)
     ratios = [found / expected(float(strength)).clamp_min(1e-30) for strength in STRENGTHS]
     return torch.stack(ratios).log().var(1)

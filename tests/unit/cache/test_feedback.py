@@ -106,7 +106,42 @@ def grow(strength: float) -> Tensor:
     return torch.tensor([1.0, 1.0 + strength], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("found", [[5.0], [0.0, 1.0], [1.0, float("nan")]], ids=["one", "nothing", "broken"])
+class Spoilt(Pulling):
+    """One element of the last of six computed values is far off."""
+
+    def __init__(self, by: float, dtype: torch.dtype) -> None:
+        super().__init__(1.0)
+        self.by, self.dtype, self.asked = by, dtype, 0
+
+    def __call__(self, latents: Tensor, timestep: Tensor) -> dict[str, Tensor]:
+        answer = super().__call__(latents, timestep)
+        self.asked += 1
+        if self.asked == 6:
+            for value in answer.values():
+                value[0, 0] += self.by
+        return {branch: value.to(self.dtype) for branch, value in answer.items()}
+
+
+@pytest.mark.parametrize(
+    ("by", "dtype"), [(1e25, torch.float32), (300.0, torch.float16)], ids=["beyond", "half"]
+)
+def test_after_a_spoilt_clip_the_video_can_be_gone_on_with(
+    calibration: Calibration, by: float, dtype: torch.dtype
+) -> None:
+    """What is carried has to be believed later, or finished clips of an unfinished video are made anew."""
+    cache, other = (StepCache(SIX, calibration, guidance_scale=GUIDANCE) for _ in range(2))
+    sample(cache, Pulling(1.0), start(1))
+    sample(cache, Spoilt(by, dtype), start(2), clip_index=1)
+    other.take_up(json.loads(json.dumps(cache.carry())))
+    assert other.pull == cache.pull > 0.0
+    assert dtype == torch.float32 or not any("inf times" in note for note in cache.report.notes)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [[5.0], [0.0, 1.0], [1.0, float("nan")], [1.0, float("inf")]],
+    ids=["one", "nothing", "broken", "endless"],
+)
 def test_misses_that_say_nothing_change_nothing(found: list[float]) -> None:
     shown = unlikely(torch.tensor(found, dtype=torch.float64), grow)
     assert torch.equal(shown, torch.zeros_like(STRENGTHS)) and likeliest(shown, 0.75) == 0.75
