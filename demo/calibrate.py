@@ -37,7 +37,7 @@ def record_others(demo: DemoModel, videos: int, clips: int, wrap_denoiser: WrapD
 
 
 def learn_pull(demo: DemoModel, calibration: Calibration, videos: int, clips: int) -> Calibration:
-    """With how strongly the net answers latents that are off, which clips with skipped steps show."""
+    """With how strongly the net answers latents that are off, which the same clips show by skipped steps."""
     cache = StepCache(SKIPPING, calibration, guidance_scale=demo.guidance_scale)
     record_others(demo, videos, clips, cache.wrap)
     return replace(calibration, pull=cache.pull)

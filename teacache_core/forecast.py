@@ -91,14 +91,13 @@ class Table:
     """Weights of every value that a schedule computes.
 
     levels: the noise levels of its K computed steps. answers: K weights for each step of the clip. guesses: K
-    weights for each computed step, of its value by those before it. errors: what those are expected to be
-    off by, squared, per element. line: asked where the values that are there are not the schedule's.
+    weights for each computed step, of its value by those before it. line: asked where the values that are
+    there are not the schedule's.
     """
 
     levels: Weights
     answers: tuple[Weights, ...]
     guesses: tuple[Weights, ...]
-    errors: Weights
     line: Line
 
     @property

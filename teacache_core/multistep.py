@@ -34,8 +34,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from . import feedback
 from .config import StepCacheConfig, Target
+from .feedback import shape
 from .metric import to_floats
 from .schedule import forced_steps, step_weights
 
@@ -44,9 +44,9 @@ RIDGE = 0.12
 one, the more so the less the recordings agree."""
 
 ON_THE_WAY, FEW = 25.0, 5.8
-"""Times the spread: what the errors at computed steps count beside the one at the end, more by the cube where
-fewer than FEW steps are computed. The net is evaluated there, and the end's, a small difference of large
-numbers, is the first thing that other clips spoil."""
+"""Times the spread: what the errors at computed steps count beside the one at the end; times (FEW / K)^3 too
+where K < FEW steps are computed (tuned, so no whole number). The net is evaluated there, and the end's, a
+small difference of large numbers, is the first thing that other clips spoil."""
 
 ONE_CLIP, LEAST = 0.003, 0.001
 """The spread where a single recording cannot tell: that of one person's clips with the bundled model. And the
@@ -60,7 +60,8 @@ class Multistep:
     """A schedule and its weights.
 
     steps: the K computed ones. answers: (N, K). guesses: (K, K), of each computed value by those before it.
-    errors: (K,), what the guesses are expected to be off by, squared. loss: the same of the latents' end.
+    errors: (K,), what the guesses are expected to be off by, squared, with the ridge's part. loss: of the
+    latents' end, without it.
     """
 
     steps: tuple[int, ...]
@@ -70,16 +71,17 @@ class Multistep:
     loss: float
 
 
-def target_weights(sigmas: Sequence[float], target: Target, answered: Tensor | None = None) -> Tensor:
-    """(N, N + 1) float64: column c holds the weights t_c. `sigmas` holds N + 1 levels; answered: (N,), what
-    values move by per latents that are off; none for values that are the recorded ones wherever those are.
+def target_weights(sigmas: Sequence[float], target: Target, feedback: Tensor | None = None) -> Tensor:
+    """(N, N + 1) float64: column c holds the weights t_c. `sigmas` holds N + 1 levels; feedback: (N,), what
+    values move by per latents that are off; none for values that are the recorded ones wherever those are. No
+    step answers by more than it is long: the method would leave the run in place of returning to it.
     """
     lengths = torch.tensor(step_weights(sigmas), dtype=torch.float64)
     count = len(lengths)
     recorded = torch.cat([torch.zeros(count, 1, dtype=torch.float64), lengths.diag().cumsum(1)], dim=1)
     if target == "same":
         return recorded
-    shares = torch.zeros(count, dtype=torch.float64) if answered is None else answered
+    shares = torch.zeros_like(lengths) if feedback is None else torch.minimum(feedback, 1.0 / lengths)
     moved = torch.zeros_like(recorded)
     before = torch.zeros(count, dtype=torch.float64)
     for step in range(count):
@@ -126,7 +128,7 @@ class Search:
         self.count, self.spread = gram.shape[0], spread
         self.gram = _differences(gram)
         self.ridge = RIDGE * spread * self.gram.diagonal().mean() + 1e-30
-        self.feedback = pull * feedback.shape(sigmas, guidance_scale)
+        self.feedback = pull * shape(sigmas, guidance_scale)
         self.recorded = target_weights(sigmas, "same").T.contiguous()  # (N + 1, N), as `target` is
         self.target = target_weights(sigmas, config.target, self.feedback).T.contiguous()
         lengths = torch.tensor([0.0, *step_weights(sigmas)], dtype=torch.float64)
@@ -181,8 +183,10 @@ class Search:
         left = self.target[-1] - walks.moved[0]
         return Multistep(tuple(steps), answers, guesses, missed, float(left @ self.gram @ left))
 
-    def misses(self, planned: Multistep) -> Tensor:
-        """(K,): what the guesses of `planned` are off by, squared, whatever pull it was made with."""
+    def misses(self, planned: Multistep, ridge: float = 1.0) -> Tensor:
+        """(K,): what the guesses of `planned` are off by, squared, whatever pull it was made with. ridge: the
+        share of it that is added, for what clips differ by.
+        """
         values = torch.zeros(len(planned.steps), self.count, dtype=torch.float64)
         moved = torch.zeros(self.count, dtype=torch.float64)
         off = torch.zeros(len(planned.steps), dtype=torch.float64)
@@ -192,7 +196,7 @@ class Search:
                 values[k] = -self.feedback[step] * (moved - self.recorded[step])
                 values[k, step] += 1.0
                 missed, weights = values[k] - planned.guesses[k] @ values, planned.guesses[k, 1:]
-                off[k] = missed @ self.gram @ missed + self.ridge * (1.0 + weights.square().sum())
+                off[k] = missed @ self.gram @ missed + ridge * self.ridge * (1.0 + weights.square().sum())
             moved = moved + self.lengths[step] * (planned.answers[step] @ values)
         off[0] = 0.0
         return off

@@ -139,7 +139,7 @@ def _scheduled(
         search = search_of(config, calibration, setting, pull)
         found = search.weights(search.best(computed))
         note = "Skipped steps answer with calibrated weights of all computed ones."
-        table = _table(found, setting, calibration.size, line)
+        table = _table(found, setting, line)
         return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, multistep=found)
     schedule = plan_schedule(calibration.gram(), calibration.sigmas, setting.sigmas, config)
     why = "" if reason is None or config.on_skip != "forecast" else f", because {reason}"
@@ -149,12 +149,11 @@ def _scheduled(
     return ClipPlan(_line(config, setting, schedule.damping), schedule=schedule.mask, note=note)
 
 
-def _table(found: Multistep, setting: Setting, size: float, line: Line) -> Table:
+def _table(found: Multistep, setting: Setting, line: Line) -> Table:
     return Table(
         levels=tuple(setting.sigmas[step] for step in found.steps),
         answers=as_rows(found.answers),
         guesses=as_rows(found.guesses),
-        errors=tuple(size * float(error) for error in found.errors),
         line=line,
     )
 

@@ -18,7 +18,7 @@ from .calibration.recording import Recording
 from .clip_cache import ClipCache, Finished
 from .config import StepCacheConfig
 from .denoiser import CachedDenoiser, Denoiser
-from .feedback import STRENGTHS, likeliest, unlikely
+from .feedback import STRENGTHS, disagreement, likeliest
 from .metric import to_floats
 from .multistep import Multistep
 from .observer import Observer
@@ -27,6 +27,14 @@ from .report import CacheReport, counted
 
 SURPRISE = 2.0
 """Guesses this many times farther off than the calibration's make later clips compute more steps."""
+
+LITTLE = 0.1
+"""Of the ridge, where misses are asked how they grow: all of it hides small ones, which looks like growth."""
+
+CORRECTS = (
+    "The model corrects part of what skipped steps miss by itself, as the clips have shown: later clips "
+    "allow for it."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +70,7 @@ class StepCache:
         self.report = CacheReport(config, _describe(calibration))
         self._plans: tuple[tuple[object, ...], dict[tuple[int, float], ClipPlan]] = ((), {})
         self._more_steps = 0
-        self.pull = 0.0 if calibration is None else calibration.pull
-        self._shown = torch.zeros_like(STRENGTHS)
+        self._evidence = [0.0] * len(STRENGTHS)
         if config.mode == "teacache" and calibration is None and not config.calibrate_online:
             self.report.note(
                 "Without a calibration a threshold has no fixed meaning on this checkpoint; the signal is "
@@ -110,10 +117,17 @@ class StepCache:
         with self.clip(sigmas, clip_index, euler=euler) as clip:
             yield CachedDenoiser(clip, denoiser)
 
+    @property
+    def pull(self) -> float:
+        """How strongly the net answers latents that are off: as the calibration knows, or the clips show."""
+        if self.calibration is None:
+            return 0.0
+        return likeliest(self._evidence) if self.calibration.pull is None else self.calibration.pull
+
     def carry(self) -> dict[str, Any]:
         """What one clip leaves to the next, as JSON values: enough to continue a video in another process."""
         learned = None if self.calibration is None else self.calibration.to_json()
-        return {"calibration": learned, "more_steps": self._more_steps, "shown": to_floats(self._shown)}
+        return {"calibration": learned, "more_steps": self._more_steps, "evidence": self._evidence}
 
     def take_up(self, carried: object, where: str = "unfinished video") -> None:
         """The inverse of `carry`. Anything else raises CalibrationError."""
@@ -121,10 +135,10 @@ class StepCache:
         learned, more_steps = fields.get("calibration"), fields.get("more_steps")
         if isinstance(more_steps, bool) or not isinstance(more_steps, int) or more_steps < 0:
             raise refuse("a count of more steps", str(more_steps), where)
-        shown = read_numbers(fields.get("shown", [0.0] * len(STRENGTHS)), f"{where}: shown", len(STRENGTHS))
+        nothing = [0.0] * len(STRENGTHS)
+        evidence = read_numbers(fields.get("evidence", nothing), f"{where}: evidence", len(STRENGTHS))
         self.calibration = None if learned is None else Calibration.from_json(learned, where)
-        self._more_steps, self._shown = more_steps, torch.tensor(shown, dtype=torch.float64)
-        self.pull = 0.0 if self.calibration is None else likeliest(self._shown, self.calibration.pull)
+        self._more_steps, self._evidence = more_steps, list(evidence)
 
     def make_calibration(self) -> Calibration:
         """Fitted from every clip recorded so far."""
@@ -165,18 +179,15 @@ class StepCache:
         """
         found, these = torch.tensor([*misses.values()], dtype=torch.float64), torch.tensor([*misses])
 
-        def expected(pull: float) -> Tensor:
-            return search_of(self.config, calibration, setting, pull).misses(planned)[these]
+        def expected(pull: float, ridge: float = 1.0) -> Tensor:
+            return search_of(self.config, calibration, setting, pull).misses(planned, ridge)[these]
 
-        before = self.pull
-        self._shown = self._shown + unlikely(found, expected)
-        self.pull = likeliest(self._shown, calibration.pull)
+        if calibration.pull is None:
+            shown = disagreement(found, lambda pull: expected(pull, LITTLE))
+            self._evidence = [before + new for before, new in zip(self._evidence, shown, strict=True)]
         surprise = float((found.sum() / (calibration.size * expected(self.pull).sum())).sqrt())
-        if self.pull != before:
-            self.report.note(
-                f"Clip {clip_index} showed how strongly the model corrects what is off ({self.pull:.3g}, "
-                f"where {before:.3g} was taken): the clips after it count on that."
-            )
+        if calibration.pull is None and self.pull > 0.0:
+            self.report.note(CORRECTS)
         more, self._more_steps = self._more_steps, 0
         if surprise > SURPRISE:
             self._compute_more(surprise, setting, clip_index)

@@ -37,7 +37,7 @@ FORMAT = "teacache-calibration"
 LARGEST_FILE = 64 * 2**20
 VERSION, READ = 3, (1, 2, 3)
 """Version 1 has no guidance_scale; it is read as one whose guidance is not known. Before version 3 there is
-no pull, which is read as 0."""
+no pull, which is not known then."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Calibration:
 
     coefficients: degree-4 polynomial from signal change to output change, highest power first, trusted
     between low and high. guidance_scale: what weighed cond against uncond in the recordings; None: nothing
-    did, or nobody knows. pull: how strongly the net answers latents that are off (`feedback`), which clips
-    with skipped steps show; 0: nobody knows.
+    did, or nobody knows. pull: how strongly the net answers latents that are off (`feedback`), which only
+    clips with skipped steps show; None: nobody knows, and the clips of each video have to.
     """
 
     recordings: tuple[Recording, ...]
@@ -57,7 +57,7 @@ class Calibration:
     r_squared: float
     fingerprint: Fingerprint | None = None
     guidance_scale: float | None = None
-    pull: float = 0.0
+    pull: float | None = None
 
     @classmethod
     def fit(
@@ -180,6 +180,7 @@ class Calibration:
             raise refuse("1 to 16 coefficients", str(len(coefficients)), where)
         low, high = read_list(fields.get("range"), f"{where}: range", 2)
         print_of, guidance = fields.get("fingerprint"), fields.get("guidance_scale")
+        pull = fields.get("pull")
         return cls(
             recordings=tuple(recordings),
             coefficients=coefficients,
@@ -190,7 +191,7 @@ class Calibration:
             if print_of is None
             else Fingerprint.from_json(print_of, f"{where}: fingerprint"),
             guidance_scale=None if guidance is None else read_number(guidance, f"{where}: guidance_scale"),
-            pull=read_strength(fields.get("pull", 0.0), f"{where}: pull"),
+            pull=None if pull is None else read_strength(pull, f"{where}: pull"),
         )
 
     @classmethod
@@ -235,7 +236,7 @@ def _check_recordings(recordings: Sequence[Recording], where: str = "calibration
     if not recordings:
         raise CalibrationError(
             f"expected at least one recording of a full run but got none ({where}). "
-            "Let at least one clip finish while calibrating."
+            "Let at least one clip of two or more steps finish while calibrating."
         )
     counts = sorted({len(recording.sigmas) for recording in recordings})
     if len(counts) > 1:

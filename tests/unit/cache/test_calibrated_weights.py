@@ -111,7 +111,7 @@ def test_other_noise_levels_do_not_fit(calibration: Calibration) -> None:
 def test_a_file_of_the_second_version_is_read_and_knows_of_no_pull(calibration: Calibration) -> None:
     values = replace(calibration, pull=1.0).to_json() | {"version": 2}
     del values["pull"]
-    assert Calibration.from_json(values) == replace(calibration, pull=0.0)
+    assert Calibration.from_json(values) == replace(calibration, pull=None)
 
 
 def test_a_file_of_the_first_version_is_read_and_its_guidance_is_not_known(calibration: Calibration) -> None:
@@ -195,7 +195,7 @@ UNKNOWN = {"calibration": None, "more_steps": 0}
 @pytest.mark.parametrize(
     "carried",
     [None, [], {"calibration": None}, {"calibration": {}, "more_steps": 0}]
-    + [UNKNOWN | {"shown": shown} for shown in (None, 1.0, [0.0], ["1"] * 25, [float("nan")] * 25)],
+    + [UNKNOWN | {"evidence": evidence} for evidence in (None, 1.0, [0.0], ["1"] * 25, [float("nan")] * 25)],
 )
 def test_what_nobody_carried_is_refused(carried: object) -> None:
     with pytest.raises(CalibrationError):
