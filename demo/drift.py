@@ -288,7 +288,7 @@ def main() -> None:
         pictures.append(frames[:: max(1, len(frames) // PICTURES)][:PICTURES] / 255)
     how = (
         f"People that training never drew, held-out speech, {options.target_speedup:g} times fewer steps; "
-        "the contact sheet has a row for each row here. Spread: how much stretches of ten seconds differ; "
+        "the contact sheet has a row for each video. Spread: how much stretches of ten seconds differ; "
         "trend: how far a line through all of them rises from the first to the last. "
         "The last ten seconds say the words of the first."
     )
