@@ -4,8 +4,7 @@
 
 At every step of plain runs the latents are moved as if the step before had been answered with this step's
 value, and the net is asked again: J is what its guided velocity moves by, along the move and against its
-length. About half of the answer lies along the move, so a plan takes a share of J ("taken"). Prints a table;
-the last line is JSON.
+length. Beside it stands what a plan takes at strength 1 ("taken"). Prints a table; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SEED = 8  # the first person that `benchmarks.caching` does not use
 
 
 class Probe:
-    """A denoiser that is asked twice at every step but the first; `found` gets level and J."""
+    """A denoiser that is asked twice at every step but the first; `found` gets J at each of them."""
 
     def __init__(self, denoiser: Any, guidance_scale: float, sigmas: Tensor) -> None:
         self.branches, self.modulated_input = denoiser.branches, denoiser.modulated_input

@@ -128,7 +128,8 @@ class Search:
         self.count, self.spread = gram.shape[0], spread
         self.gram = _differences(gram)
         self.ridge = RIDGE * spread * self.gram.diagonal().mean() + 1e-30
-        self.feedback = pull * shape(sigmas, guidance_scale)
+        self.shape = shape(sigmas, guidance_scale)
+        self.feedback = pull * self.shape
         self.recorded = target_weights(sigmas, "same").T.contiguous()  # (N + 1, N), as `target` is
         self.target = target_weights(sigmas, config.target, self.feedback).T.contiguous()
         lengths = torch.tensor([0.0, *step_weights(sigmas)], dtype=torch.float64)
@@ -137,6 +138,10 @@ class Search:
         self.longest = (
             self.count if config.max_consecutive_skips is None else config.max_consecutive_skips + 1
         )
+
+    def plan(self, computed: int) -> Multistep:
+        """A good schedule of `computed` steps, and its weights."""
+        return self.weights(self.best(computed))
 
     def best(self, computed: int) -> list[int]:
         """A good set of `computed` steps, more only if the limits demand it.
@@ -183,17 +188,18 @@ class Search:
         left = self.target[-1] - walks.moved[0]
         return Multistep(tuple(steps), answers, guesses, missed, float(left @ self.gram @ left))
 
-    def misses(self, planned: Multistep, ridge: float = 1.0) -> Tensor:
-        """(K,): what the guesses of `planned` are off by, squared, whatever pull it was made with. ridge: the
-        share of it that is added, for what clips differ by.
+    def misses(self, planned: Multistep, pull: float, ridge: float = 1.0) -> Tensor:
+        """(K,): what the guesses of `planned` are off by, squared, on a net of any pull, not only the plan's.
+        ridge: the share of it that is added, for what clips differ by.
         """
+        feedback = pull * self.shape
         values = torch.zeros(len(planned.steps), self.count, dtype=torch.float64)
         moved = torch.zeros(self.count, dtype=torch.float64)
         off = torch.zeros(len(planned.steps), dtype=torch.float64)
         for step in range(self.count):
             if step in planned.steps:
                 k = planned.steps.index(step)
-                values[k] = -self.feedback[step] * (moved - self.recorded[step])
+                values[k] = -feedback[step] * (moved - self.recorded[step])
                 values[k, step] += 1.0
                 missed, weights = values[k] - planned.guesses[k] @ values, planned.guesses[k, 1:]
                 off[k] = missed @ self.gram @ missed + ridge * self.ridge * (1.0 + weights.square().sum())
@@ -289,21 +295,6 @@ def _back_substitute(factor: Tensor, along: Tensor, count: int) -> Tensor:
 def _solve_triangular(factor: Tensor, right: Tensor, *, upper: bool = False) -> Tensor:
     solved = torch.linalg.solve_triangular(factor, right, upper=upper)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return cast("Tensor", solved)
-
-
-def plan_multistep(
-    gram: Tensor,
-    sigmas: Sequence[float],
-    config: StepCacheConfig,
-    computed: int,
-    spread: float = ONE_CLIP,
-    *,
-    pull: float = 0.0,
-    guidance_scale: float | None = None,
-) -> Multistep:
-    """The schedule of `computed` steps for a run over `sigmas` (N + 1 levels), and its weights."""
-    search = Search(gram, sigmas, config, spread, pull=pull, guidance_scale=guidance_scale)
-    return search.weights(search.best(computed))
 
 
 def spread_of(grams: Tensor) -> float:

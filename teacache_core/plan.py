@@ -136,8 +136,7 @@ def _scheduled(
         return ClipPlan(line, schedule="1" * computed)
     reason = misfit(calibration, setting)
     if config.on_skip == "forecast" and config.stored == "velocity" and reason is None:
-        search = search_of(config, calibration, setting, pull)
-        found = search.weights(search.best(computed))
+        found = search_of(config, calibration, setting, pull).plan(computed)
         note = "Skipped steps answer with calibrated weights of all computed ones."
         table = _table(found, setting, line)
         return ClipPlan(table, schedule=as_mask(found.steps, setting.steps), note=note, multistep=found)

@@ -179,13 +179,12 @@ class StepCache:
         """
         found, these = torch.tensor([*misses.values()], dtype=torch.float64), torch.tensor([*misses])
 
-        def expected(pull: float, ridge: float = 1.0) -> Tensor:
-            return search_of(self.config, calibration, setting, pull).misses(planned, ridge)[these]
-
+        search = search_of(self.config, calibration, setting, self.pull)
         if calibration.pull is None:
-            shown = disagreement(found, lambda pull: expected(pull, LITTLE))
+            shown = disagreement(found, lambda pull: search.misses(planned, pull, LITTLE)[these])
             self._evidence = [before + new for before, new in zip(self._evidence, shown, strict=True)]
-        surprise = float((found.sum() / (calibration.size * expected(self.pull).sum())).sqrt())
+        expected = search.misses(planned, self.pull)[these].sum()
+        surprise = float((found.sum() / (calibration.size * expected)).sqrt())
         if calibration.pull is None and self.pull > 0.0:
             self.report.note(CORRECTS)
         more, self._more_steps = self._more_steps, 0

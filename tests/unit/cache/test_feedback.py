@@ -12,7 +12,7 @@ from torch import Tensor
 
 from teacache_core import Calibration, StepCache, StepCacheConfig
 from teacache_core.feedback import MOST, STRENGTHS, disagreement, likeliest, shape
-from teacache_core.multistep import Search, plan_multistep
+from teacache_core.multistep import Search
 from teacache_core.step_cache import CORRECTS
 from tests.helpers.toy_denoiser import flow_sigmas, sample
 from tests.unit.cache.test_cache_schedule import curved_velocities, gram_of, linear_sigmas
@@ -124,11 +124,10 @@ def test_interrupts_a_cache_beside_it_and_other_processes_change_no_clip(calibra
 def test_misses_of_a_plan_on_a_net_as_it_took_it_are_what_it_expected() -> None:
     gram, sigmas = gram_of(curved_velocities(20)), linear_sigmas(20)
     for pull in (0.0, 1.5):
-        planned = plan_multistep(gram, sigmas, SIX, 6, pull=pull, guidance_scale=3.5)
         search = Search(gram, sigmas, SIX, pull=pull, guidance_scale=3.5)
-        assert torch.allclose(search.misses(planned), planned.errors, rtol=1e-6)
-        other = Search(gram, sigmas, SIX, pull=pull + 0.5, guidance_scale=3.5)
-        assert (other.misses(planned)[2:] > planned.errors[2:]).all()
+        planned = search.plan(6)
+        assert torch.allclose(search.misses(planned, pull), planned.errors, rtol=1e-6)
+        assert (search.misses(planned, pull + 0.5)[2:] > planned.errors[2:]).all()
 
 
 def grow(strength: float) -> Tensor:

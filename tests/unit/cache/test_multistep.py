@@ -18,7 +18,6 @@ from teacache_core.multistep import (
     ONE_CLIP,
     Multistep,
     Search,
-    plan_multistep,
     spread_of,
     target_weights,
 )
@@ -102,8 +101,8 @@ def test_euler_with_the_answers_ends_where_the_plan_says_and_nearer_with_more_st
     wanted = solved(velocities, sigmas, solver, pull)
     errors = []
     for computed in (4, 6, 8):
-        found = plan_multistep(
-            gram_of(velocities), sigmas, config, computed, SPREAD, pull=strength, guidance_scale=3.5
+        found = Search(gram_of(velocities), sigmas, config, SPREAD, pull=strength, guidance_scale=3.5).plan(
+            computed
         )
         end = pulled_end(velocities, sigmas, found, pull)
         errors.append(float((end - wanted).square().sum()))
@@ -116,7 +115,7 @@ def test_weights_that_know_what_pulls_back_come_nearer_than_those_that_do_not() 
     pull = shape(sigmas, 3.5)
     wanted = solved(velocities, sigmas, sample_euler, pull)
     plans = [
-        plan_multistep(gram_of(velocities), sigmas, SAME, 5, SPREAD, pull=strength, guidance_scale=3.5)
+        Search(gram_of(velocities), sigmas, SAME, SPREAD, pull=strength, guidance_scale=3.5).plan(5)
         for strength in (1.0, 0.0)
     ]
     knowing, ignorant = (float((pulled_end(velocities, sigmas, p, pull) - wanted).norm()) for p in plans)
@@ -125,7 +124,7 @@ def test_weights_that_know_what_pulls_back_come_nearer_than_those_that_do_not() 
 
 def test_guesses_are_the_best_ones_and_their_errors_are_known() -> None:
     velocities, sigmas = curved_velocities(12, seed=2), linear_sigmas(12)
-    found = plan_multistep(gram_of(velocities), sigmas, SAME, 5)
+    found = Search(gram_of(velocities), sigmas, SAME).plan(5)
     for index, step in enumerate(found.steps[1:], start=1):
         guess = found.guesses[index] @ velocities[list(found.steps)]
         assert float((guess - velocities[step]).square().sum()) <= float(found.errors[index]) + 1e-9
@@ -148,7 +147,7 @@ def test_guesses_are_the_best_ones_and_their_errors_are_known() -> None:
 )
 def test_a_schedule_keeps_the_limits(limits: dict, holds) -> None:
     config = StepCacheConfig(target_speedup=3.3, **limits)
-    found = plan_multistep(gram_of(curved_velocities(20)), linear_sigmas(20), config, 6)
+    found = Search(gram_of(curved_velocities(20)), linear_sigmas(20), config).plan(6)
     assert holds(found.steps) and found.steps[0] == 0 and len(found.steps) >= 6
 
 
@@ -159,13 +158,13 @@ def test_fifty_steps_are_planned_within_a_second(config, computed: int) -> None:
     noise = 1e-3 * torch.randn(50, 6, generator=generator, dtype=torch.float64)
     gram = gram_of(curved_velocities(50) + noise)
     began = time.process_time()
-    assert len(plan_multistep(gram, linear_sigmas(50), config, computed).steps) == computed
+    assert len(Search(gram, linear_sigmas(50), config).plan(computed).steps) == computed
     assert time.process_time() - began < 1.0
 
 
 def test_values_that_never_change_need_no_more_than_one() -> None:
     still = torch.zeros(20, 20, dtype=torch.float64)
-    found = plan_multistep(still, linear_sigmas(20), SAME, 2)
+    found = Search(still, linear_sigmas(20), SAME).plan(2)
     assert found.loss == 0.0 and torch.allclose(found.answers.sum(1), torch.ones(20, dtype=torch.float64))
 
 
@@ -178,7 +177,7 @@ def test_the_spread_is_of_what_recordings_do_whatever_their_size_and_their_commo
 
 def test_the_same_clip_twice_is_planned_though_it_moves_along_few_directions() -> None:
     grams = torch.stack([gram_of(curved_velocities(20))] * 2)
-    found = plan_multistep(grams.mean(0), linear_sigmas(20), SAME, 12, spread_of(grams))
+    found = Search(grams.mean(0), linear_sigmas(20), SAME, spread_of(grams)).plan(12)
     assert len(found.steps) == 12 and torch.isfinite(found.answers).all()
 
 
