@@ -178,6 +178,8 @@ class StepCache:
         than the calibration's even so, as many steps more as keep the loss.
         """
         found, these = torch.tensor([*misses.values()], dtype=torch.float64), torch.tensor([*misses])
+        if not bool(found.isfinite().all()):
+            return  # a spoilt clip tells nothing of the next ones
 
         search = search_of(self.config, calibration, setting, self.pull)
         if calibration.pull is None:
@@ -198,10 +200,16 @@ class StepCache:
             )
 
     def _compute_more(self, surprise: float, setting: Setting, clip_index: int) -> None:
-        """As many steps more as keep the loss that the plan promises on clips so much farther off."""
+        """As many steps more as keep the loss that the plan promises on clips so much farther off; never all,
+        for a clip computed in full has no guesses to tell that the next one is calm again.
+        """
         planned = self._plan(setting, clip_index).multistep
         allowed = math.inf if planned is None else planned.loss / surprise**2
-        while (planned := self._plan(setting, clip_index).multistep) is not None and planned.loss > allowed:
+        while (
+            (planned := self._plan(setting, clip_index).multistep) is not None
+            and planned.loss > allowed
+            and len(planned.steps) < setting.steps - 1
+        ):
             self._more_steps += 1
 
     def _learn(self, recording: Recording, clip_index: int) -> None:

@@ -152,6 +152,19 @@ def test_clips_farther_from_the_calibration_make_the_next_ones_compute_more(cali
     assert less.startswith("Clip 2 was ") and "compute 6 of 20 steps" in less
 
 
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 2.5, 3.3, 4.0])
+@pytest.mark.parametrize("target", ["same", "converged"])
+def test_after_one_wild_clip_calm_ones_are_computed_as_asked_again(
+    calibration: Calibration, speedup: float, target: Any
+) -> None:
+    config = StepCacheConfig(target_speedup=speedup, target=target)
+    cache = StepCache(config, calibration, guidance_scale=GUIDANCE)
+    for clip, net in enumerate((SmoothDenoiser(), Wild(), *[SmoothDenoiser()] * 3)):
+        sample(cache, net, noise(20 + clip), clip_index=clip)
+    counts = [mask.count("1") for mask in cache.report.masks()]
+    assert counts[0] < counts[2] < 20 and counts[-1] == counts[0]
+
+
 def test_no_plan_is_searched_for_twice_however_wild_the_clips(
     calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
